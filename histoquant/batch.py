@@ -1,0 +1,286 @@
+"""A study measured in batch: sections and fields go to workers, one owner keeps the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pandas as pd
+
+from histoquant import __version__, results
+from histoquant.errors import HistoquantError, ResultsError, StudyError, WorkerError
+from histoquant.pipeline import FieldTask, Measured, Prepared, describe_field, measure_field, prepare_section
+from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol
+from histoquant.results import RunFolder
+from histoquant.study import Section, Study, fingerprint_file
+
+Record = dict[str, Any]
+Progress = Callable[[Section, str], None]
+"""Called with a section and what became of it: "measuring", "field", "done", "stored"."""
+
+_SECTIONS_IN_FLIGHT = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """One section to measure, and the key under which its result is stored."""
+
+    section: Section
+    key: str
+    inputs: dict[str, str]
+
+
+@dataclass
+class _Job:
+    """A section under way."""
+
+    work: Work
+    started: float
+    fields_asked: int = 0
+    left: int = 0
+    files: dict[str, bytes] = field(default_factory=dict)
+    problem: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    objects: list[pd.DataFrame] = field(default_factory=list)
+    features: list[dict[str, Any]] = field(default_factory=list)
+
+
+class SerialExecutor(Executor):
+    """An executor that does the work at once, in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do the work and hold its result or its error."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def make_executor(workers: int) -> Executor:
+    """Make the executor for a number of workers: 1 works in this process, more in processes."""
+    if workers == 1:
+        _calm_threads()
+        return SerialExecutor()
+    # Spawned, since forking a process that draws a progress bar from a thread can hang.
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_calm_threads)
+
+
+def plan_work(
+    study: Study, folder: RunFolder, protocol: Protocol, seed: int, only: Sequence[str] = ()
+) -> tuple[Work, ...]:
+    """Find the sections that must be measured: those not stored under the same key.
+
+    A section that failed, or in which a field failed, is measured again.
+
+    Parameters
+    ----------
+    study : Study
+        Its sections.
+    folder : RunFolder
+        Where results are stored.
+    protocol, seed
+        Part of the key, as are the program's version and the inputs' fingerprints.
+    only : sequence of str, optional
+        IDs of the sections to look at; all if empty.
+
+    Returns
+    -------
+    tuple of Work
+
+    Raises
+    ------
+    StudyError
+        A section named in `only` is not in the study.
+    ResultsError
+        A section that a reviewer has edited would be measured again.
+    """
+    known = {section.id for section in study.sections}
+    for name in only:
+        if name not in known:
+            raise StudyError(
+                f"has no section {name}", study.path, f"name one of {', '.join(sorted(known)[:5])} …"
+            )
+    works, edited = [], []
+    for section in study.sections:
+        if only and section.id not in only:
+            continue
+        work = _key_section(section, protocol, seed)
+        place = folder.section(section.folder)
+        if _is_current(results.read_record(place), work.key):
+            continue
+        if reviewers := results.list_reviewers(place):
+            edited.append(f"{section.id} by {', '.join(reviewers)}")
+        works.append(work)
+    if edited:
+        raise ResultsError(
+            f"holds edits that another protocol, seed or input would orphan: {'; '.join(edited)}",
+            folder.path,
+            "choose another --out, or --fresh to move the old folder aside",
+        )
+    return tuple(works)
+
+
+def measure_sections(
+    works: Sequence[Work],
+    folder: RunFolder,
+    protocol: Protocol,
+    seed: int,
+    executor: Executor,
+    progress: Progress,
+) -> None:
+    """Measure sections and store each as soon as it is finished.
+
+    Parameters
+    ----------
+    works : sequence of Work
+        See `plan_work`.
+    folder : RunFolder
+        Where results go; only this process writes.
+    protocol, seed
+        Of the run.
+    executor : Executor
+        Anything with the interface of `concurrent.futures`.
+    progress : callable
+        See `Progress`.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder is lost; finished sections stay.
+    WorkerError
+        A worker died; finished sections stay.
+    """
+    waiting = deque(works)
+    under_way: dict[Future[Any], tuple[_Job, FieldTask | None]] = {}
+    jobs = 0
+    while waiting or under_way:
+        while waiting and jobs < _SECTIONS_IN_FLIGHT:
+            job = _Job(waiting.popleft(), time.monotonic())
+            jobs += 1
+            progress(job.work.section, "measuring")
+            under_way[executor.submit(prepare_section, job.work.section, protocol, seed)] = (job, None)
+        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            job, task = under_way.pop(future)
+            if task is None:
+                marker = protocol.markers.get(job.work.section.marker, MarkerSettings())
+                for new in _accept_prepared(future, job, protocol):
+                    under_way[executor.submit(measure_field, new, marker, protocol)] = (job, new)
+            else:
+                _accept_field(future, job, task)
+                progress(job.work.section, "field")
+            if job.left == 0:
+                _store_section(job, folder, protocol, seed)
+                jobs -= 1
+                progress(job.work.section, "done")
+
+
+def _calm_threads() -> None:
+    """One thread per worker: workers share the cores, and sums do not depend on the thread count."""
+    cv2.setNumThreads(1)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _key_section(section: Section, protocol: Protocol, seed: int) -> Work:
+    inputs: dict[str, str] = {}
+    for path in [p for s in section.sources for p in (s.path, s.annotations) if p is not None]:
+        try:
+            inputs[str(path)] = fingerprint_file(path)
+        except OSError as error:
+            inputs[str(path)] = f"unreadable: {error.strerror}"
+    # Where the files lie is no part of the key: a study may be moved.
+    said = [[s.path.name, s.mpp, s.kind, s.annotations is not None] for s in section.sources]
+    settings = hash_measurement(protocol, section.marker)
+    parts = [__version__, settings, seed, section.id, section.problem, said, list(inputs.values())]
+    return Work(section, hashlib.sha256(json.dumps(parts).encode()).hexdigest(), inputs)
+
+
+def _is_current(record: Mapping[str, Any] | None, key: str) -> bool:
+    if record is None or record["key"] != key or record["status"] == "failed":
+        return False
+    return all(row["status"] != "failed" for row in record["fields"])
+
+
+def _accept_prepared(future: Future[Any], job: _Job, protocol: Protocol) -> tuple[FieldTask, ...]:
+    sources = job.work.section.sources
+    job.fields_asked = len(sources) if len(sources) > 1 else protocol.fields.count
+    try:
+        prepared: Prepared = _take(future)
+    except HistoquantError as error:
+        job.problem = str(error)
+        return ()
+    job.fields_asked = prepared.fields_asked
+    job.left = len(prepared.tasks)
+    job.rows.extend(prepared.failed)
+    job.files["receipt.json"] = results.encode_json(prepared.receipt)
+    if prepared.overview is not None:
+        job.files["overview.jpg"] = prepared.overview
+    return prepared.tasks
+
+
+def _accept_field(future: Future[Any], job: _Job, task: FieldTask) -> None:
+    job.left -= 1
+    try:
+        measured: Measured = _take(future)
+    except HistoquantError as error:
+        row = {"status": "failed", "reason": str(error), "tissue_fraction": task.tissue_fraction}
+        job.rows.append({**describe_field(task.field), **row})
+        return
+    job.rows.append(measured.row)
+    job.objects.append(measured.objects)
+    job.features.extend(measured.features)
+    job.files.update(measured.files)
+
+
+def _take(future: Future[Any]) -> Any:
+    """The result of a task; whatever went wrong in it becomes its reason, so that others go on."""
+    try:
+        return future.result()
+    except HistoquantError:
+        raise
+    except BrokenExecutor as error:
+        raise WorkerError(
+            "a worker process died", fix="it may have run out of memory: run again with fewer --workers"
+        ) from error
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        raise HistoquantError(f"unexpected {type(error).__name__}: {error} ({place})") from error
+
+
+def _store_section(job: _Job, folder: RunFolder, protocol: Protocol, seed: int) -> None:
+    section = job.work.section
+    record = {
+        "key": job.work.key,
+        "version": __version__,
+        "protocol_hash": hash_protocol(protocol),
+        "seed": seed,
+        "status": "failed" if job.problem else "measured",
+        "reason": job.problem,
+        "fields_asked": job.fields_asked,
+        "fields": sorted(job.rows, key=lambda row: row["field"]),
+        "inputs": job.work.inputs,
+        "seconds": round(time.monotonic() - job.started, 3),
+    }
+    files = dict(job.files)
+    if job.objects:
+        objects = pd.concat(job.objects).sort_values(["field", "kind", "label"], ignore_index=True)
+        features = sorted(job.features, key=lambda feature: str(feature["properties"]["name"]))
+        collection = {"type": "FeatureCollection", "features": features}
+        files["objects.parquet"] = results.encode_objects(objects)
+        files["objects.geojson"] = json.dumps(collection, ensure_ascii=False).encode()
+    results.write_section(folder.section(section.folder), files, record)

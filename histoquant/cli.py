@@ -1,0 +1,288 @@
+"""The command line. Heavy imports wait until a command runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from histoquant import __version__
+from histoquant.errors import HistoquantError, StorageError, WorkerError
+
+if TYPE_CHECKING:
+    from histoquant.protocol import Protocol
+    from histoquant.study import Section
+
+OK, PARTLY, WRONG, BROKEN, STOPPED = 0, 1, 2, 3, 130
+
+app = App(
+    name="histoquant",
+    help="Positive cells per muscle fiber in random fields of stained sections.",
+    version=__version__,
+)
+Flag = Parameter(negative="")
+
+
+@app.command
+def run(
+    study: Path,
+    *,
+    out: Path,
+    protocol: Path | None = None,
+    seed: int = 0,
+    fields: int | None = None,
+    workers: int | None = None,
+    fresh: Annotated[bool, Flag] = False,
+    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    quiet: Annotated[bool, Flag] = False,
+) -> int:
+    """Measure a study: draw fields, count, write tables and report.
+
+    A run that was stopped goes on where it stopped: sections already measured under the same
+    protocol, seed and input are not measured again.
+
+    Parameters
+    ----------
+    study
+        Study table: CSV with the columns patient, group, marker, slide.
+    out
+        Folder for the results.
+    protocol
+        Settings (TOML); what it does not name takes the default.
+    seed
+        Seed of the draws: the same seed, the same fields.
+    fields
+        Fields per section, instead of the protocol's.
+    workers
+        Worker processes; as many as there are cores if not given.
+    fresh
+        Move an older result aside first.
+    only
+        IDs of the sections to measure; the others keep their stored results.
+    quiet
+        No progress, errors only.
+    """
+    from histoquant.protocol import load_protocol
+
+    settings = _override_fields(load_protocol(protocol), fields)
+    return _run(study, out, settings, _check_seed(seed), workers, fresh, tuple(only or ()), quiet)
+
+
+@app.command
+def fields(
+    slide: Path,
+    *,
+    out: Path,
+    mpp: float | None = None,
+    protocol: Path | None = None,
+    seed: int = 0,
+    count: Annotated[int | None, Parameter(name="--fields")] = None,
+) -> int:
+    """Draw fields on one slide, without measuring, with the receipt and a picture.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    out
+        Folder for receipt.json and overview.jpg.
+    mpp
+        Pixel size in um, where the slide does not say it.
+    protocol
+        Settings (TOML).
+    seed
+        Seed of the draw.
+    count
+        Fields to draw, instead of the protocol's.
+    """
+    from histoquant.prepare import prepare_section
+    from histoquant.protocol import load_protocol
+    from histoquant.results import encode_json, open_run, write_bytes
+    from histoquant.study import Section, Source
+
+    settings = _override_fields(load_protocol(protocol), count)
+    section = Section(slide.stem, slide.stem, "", "", "", "", "", (Source(slide, 0, mpp, "slide"),))
+    prepared = prepare_section(section, settings, _check_seed(seed))
+    with open_run(out) as folder:
+        write_bytes(folder.path / "receipt.json", encode_json(prepared.receipt))
+        if prepared.overview is not None:
+            write_bytes(folder.path / "overview.jpg", prepared.overview)
+    drawn, asked = len(prepared.tasks), prepared.fields_asked
+    print(f"{drawn} of {asked} fields drawn, seed {seed}: {out / 'receipt.json'}")
+    return OK if drawn == asked else PARTLY
+
+
+@app.command
+def info(slide: Path, *, mpp: float | None = None) -> int:
+    """Say what a slide is: format, size, pixel size, power, problems.
+
+    Parameters
+    ----------
+    slide
+        A slide or field image.
+    mpp
+        Pixel size in um, where the slide does not say it.
+    """
+    from histoquant.slide import describe_slide, open_slide
+
+    with open_slide(slide, mpp) as opened:
+        for key, value in describe_slide(opened).items():
+            shown = "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            print(f"{key + ':':16} {'–' if shown in (None, '') else shown}")
+    return OK
+
+
+@app.command
+def stats(folder: Path) -> int:
+    """Compute patients.csv and statistics.csv again from a run's sections.csv.
+
+    Parameters
+    ----------
+    folder
+        A run's folder.
+    """
+    from histoquant.publish import publish_statistics, read_run
+    from histoquant.results import open_run, read_table
+
+    run_json, settings = read_run(folder)
+    with open_run(folder):
+        publish_statistics(folder, read_table(folder / "sections.csv"), settings, int(run_json["seed"]))
+    print(folder / "statistics.csv")
+    return OK
+
+
+@app.command
+def report(folder: Path) -> int:
+    """Write report.html again from a run's stored tables and pictures.
+
+    Parameters
+    ----------
+    folder
+        A run's folder.
+    """
+    from histoquant.publish import publish_report, read_run
+    from histoquant.results import open_run
+
+    read_run(folder)
+    with open_run(folder):
+        print(publish_report(folder))
+    return OK
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _complain(str(error))
+        code = WRONG
+    except (StorageError, WorkerError) as error:
+        _complain(str(error))
+        code = BROKEN
+    except HistoquantError as error:
+        _complain(str(error))
+        code = WRONG
+    except KeyboardInterrupt:
+        _complain("stopped; sections already finished are kept, run again to go on")
+        code = STOPPED
+    except BrokenPipeError:
+        # The reader of our output has gone, `histoquant info X | head` say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    sys.exit(code if isinstance(code, int) else OK)
+
+
+def _run(
+    table: Path,
+    out: Path,
+    settings: Protocol,
+    seed: int,
+    workers: int | None,
+    fresh: bool,
+    only: tuple[str, ...],
+    quiet: bool,
+) -> int:
+    """Read the study, measure what is not stored, publish; the exit code says how it went."""
+    from histoquant.batch import make_executor, measure_sections, plan_work
+    from histoquant.publish import publish_report, publish_tables, write_run
+    from histoquant.results import open_run
+    from histoquant.study import read_study
+
+    if workers is not None and workers < 1:
+        raise HistoquantError(f"{workers} is no number of workers", "--workers", "give 1 or more")
+    study = read_study(table, settings.markers)
+    with open_run(out, fresh) as folder:
+        started = datetime.now(UTC)
+        works = plan_work(study, folder, settings, seed, only)
+        write_run(out, study, settings, seed, started, None)
+        with (
+            make_executor(_choose_workers(workers, len(works))) as executor,
+            _show(len(works), quiet) as note,
+        ):
+            measure_sections(works, folder, settings, seed, executor, note)
+        sections = publish_tables(out, study, settings, seed)
+        write_run(out, study, settings, seed, started, datetime.now(UTC))
+        page = publish_report(out)
+    asked = sections[sections["section"].isin(only)] if only else sections
+    wanting = asked[asked["status"].isin(["failed", "incomplete"])]
+    for row in wanting.itertuples():
+        _complain(f"{row.section}: {row.status}: {row.reason}")
+    if not quiet:
+        kept = len(asked) - len(works)
+        print(
+            f"{len(works)} sections measured, {kept} kept from before, {len(wanting)} with problems: {page}"
+        )
+    return PARTLY if len(wanting) else OK
+
+
+def _override_fields(settings: Protocol, count: int | None) -> Protocol:
+    from histoquant.protocol import validate_protocol
+
+    if count is None:
+        return settings
+    data = settings.model_dump(mode="json")
+    return validate_protocol({**data, "fields": {**data["fields"], "count": count}}, "--fields")
+
+
+def _check_seed(seed: int) -> int:
+    if seed < 0:
+        raise HistoquantError(f"{seed} is negative", "--seed", "give 0 or more")
+    return seed
+
+
+def _choose_workers(asked: int | None, sections: int) -> int:
+    return max(1, asked if asked is not None else min(os.cpu_count() or 1, 2 * sections))
+
+
+def _complain(text: str) -> None:
+    print(f"histoquant: {text}", file=sys.stderr)
+
+
+@contextmanager
+def _show(sections: int, quiet: bool) -> Iterator[Callable[[Section, str], None]]:
+    """A progress bar over sections, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if quiet or not sections:
+        yield lambda section, event: None
+        return
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("sections", total=sections)
+
+        def note(section: Section, event: str) -> None:
+            bar.update(task, advance=1 if event == "done" else 0, description=section.id)
+
+        yield note

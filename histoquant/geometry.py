@@ -1,0 +1,125 @@
+"""Where things are: regions read from a slide, and fields. Micrometres, x right, y down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pixels of a region of a slide.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint8, shape (rows, columns, 3)
+        RGB.
+    x_um, y_um : float
+        Upper left corner, micrometres from the slide's upper left corner.
+    mpp : float
+        Pixel size, um/px.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    x_um: float
+    y_um: float
+    mpp: float
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field in which objects are counted.
+
+    Attributes
+    ----------
+    number : int
+        From 1, in the order drawn.
+    shape : {"circle", "square", "rectangle"}
+        Circle of diameter `width_um`; otherwise `width_um` x `height_um`.
+    center_x_um, center_y_um, width_um, height_um : float
+        Place and size.
+    """
+
+    number: int
+    shape: Literal["circle", "square", "rectangle"]
+    center_x_um: float
+    center_y_um: float
+    width_um: float
+    height_um: float
+
+    @property
+    def left_um(self) -> float:
+        """Left edge."""
+        return self.center_x_um - self.width_um / 2
+
+    @property
+    def top_um(self) -> float:
+        """Upper edge."""
+        return self.center_y_um - self.height_um / 2
+
+    @property
+    def area_um2(self) -> float:
+        """Area of the field."""
+        box = self.width_um * self.height_um
+        return box * np.pi / 4 if self.shape == "circle" else box
+
+
+def rasterize_field(
+    field: Field, shape: tuple[int, int], x_um: float, y_um: float, mpp: float
+) -> npt.NDArray[np.bool_]:
+    """Pixels whose center lies inside a field.
+
+    Parameters
+    ----------
+    field : Field
+        The field.
+    shape : tuple of int
+        Rows and columns of the image.
+    x_um, y_um, mpp : float
+        Upper left corner and pixel size of the image, um.
+
+    Returns
+    -------
+    ndarray of bool, shape `shape`
+
+    Examples
+    --------
+    >>> rasterize_field(Field(1, "square", 1.0, 1.0, 2.0, 2.0), (3, 3), 0.0, 0.0, 1.0).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 0],
+           [0, 0, 0]])
+    """
+    x = x_um + (np.arange(shape[1]) + 0.5) * mpp
+    y = y_um + (np.arange(shape[0]) + 0.5) * mpp
+    return contains_points(field, x[None, :], y[:, None])
+
+
+def contains_points(
+    field: Field, x_um: npt.NDArray[np.floating[Any]], y_um: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.bool_]:
+    """Points that lie inside a field; a rectangle is half-open, so that a partition shares no point.
+
+    Parameters
+    ----------
+    field : Field
+        The field.
+    x_um, y_um : ndarray of float
+        Coordinates; they are broadcast against each other.
+
+    Returns
+    -------
+    ndarray of bool
+
+    Examples
+    --------
+    >>> contains_points(Field(1, "circle", 0.0, 0.0, 2.0, 2.0), np.array([0.9, 1.0]), np.array([0.0, 0.0]))
+    array([ True, False])
+    """
+    x, y = x_um - field.center_x_um, y_um - field.center_y_um
+    if field.shape == "circle":
+        return np.asarray(x**2 + y**2 < (field.width_um / 2) ** 2)
+    half_x, half_y = field.width_um / 2, field.height_um / 2
+    return np.asarray((x >= -half_x) & (x < half_x) & (y >= -half_y) & (y < half_y))

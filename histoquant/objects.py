@@ -1,0 +1,141 @@
+"""The table of a field's objects: what was found, where it lies, and whether it counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from histoquant.annotations import Annotations, labels_to_features, rasterize_area
+from histoquant.geometry import Field, rasterize_field
+from histoquant.inclusion import count_half_area, measure_inclusion
+from histoquant.measure import measure_cells, measure_fibers
+from histoquant.protocol import CellSettings, MarkerSettings
+from histoquant.stains import Stains
+from histoquant.tables import OBJECT_COLUMNS
+
+Labels = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+
+def find_inside(field: Field, annotations: Annotations, stains: Stains) -> Mask:
+    """Pixels in which objects count: the field, within regions kept, without regions excluded.
+
+    Parameters
+    ----------
+    field : Field
+        The field.
+    annotations : Annotations
+        Regions in um.
+    stains : Stains
+        Gives the grid.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+    """
+    place = (stains.dab.shape, stains.x_um, stains.y_um, stains.mpp)
+    inside = rasterize_field(field, *place)
+    if annotations.keep is not None:
+        inside &= rasterize_area(annotations.keep, *place)
+    if annotations.exclude is not None:
+        inside &= ~rasterize_area(annotations.exclude, *place)
+    return inside
+
+
+def list_objects(
+    number: int,
+    fibers: Labels,
+    cells: Labels,
+    stains: Stains,
+    inside: Mask,
+    marker: MarkerSettings,
+    settings: CellSettings,
+) -> pd.DataFrame:
+    """Measure every object of a field and its margin, and say which count by the half-area rule.
+
+    Everything comes from the label maps, so that an edited map goes back in here.
+
+    Parameters
+    ----------
+    number : int
+        Of the field.
+    fibers, cells : ndarray of int32, shape (rows, columns)
+        Labels on the grid of `stains`.
+    stains : Stains
+        The field and its margin.
+    inside : ndarray of bool, same shape
+        See `find_inside`.
+    marker : MarkerSettings
+        What makes a cell positive, and whether one without a nucleus counts.
+    settings : CellSettings
+        Of cells.
+
+    Returns
+    -------
+    DataFrame
+        Columns `tables.OBJECT_COLUMNS`, one row per object, counted or not.
+    """
+    parts = []
+    for labels, table in (
+        (fibers, measure_fibers(fibers, cells, stains, marker)),
+        (cells, measure_cells(cells, fibers, stains, marker, settings)),
+    ):
+        table = table.join(measure_inclusion(labels, inside), on="label")
+        table["counted"] = count_half_area(table["fraction_in_field"])
+        parts.append(table.reindex(columns=list(OBJECT_COLUMNS)))
+    objects = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    hidden = objects["kind"].eq("cell") & objects["nucleus"].eq(False)
+    if not marker.count_without_nucleus:
+        objects["counted"] &= ~hidden
+    objects["field"] = number
+    objects["object"] = str(number) + objects["kind"].str[0] + objects["label"].astype(str)
+    return objects
+
+
+def outline_objects(
+    objects: pd.DataFrame, fibers: Labels, cells: Labels, stains: Stains, slide_mpp: float
+) -> list[dict[str, Any]]:
+    """Outline fibers and positive cells that lie in the field at least in part, as GeoJSON features.
+
+    Negative cells are in the object table and the label maps only: they would make files of
+    hundreds of megabytes.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        See `list_objects`.
+    fibers, cells : ndarray of int32, shape (rows, columns)
+        Labels on the grid of `stains`.
+    stains : Stains
+        Gives the grid.
+    slide_mpp : float
+        Pixel size of the slide's level 0, um/px.
+
+    Returns
+    -------
+    list of dict
+        Features in level-0 pixels of the slide.
+    """
+    features: list[dict[str, Any]] = []
+    shown = objects[objects["fraction_in_field"].gt(0)]
+    for kind, labels in (("fiber", fibers), ("cell", cells)):
+        rows = shown[shown["kind"].eq(kind)]
+        if kind == "cell":
+            rows = rows[rows["positive"].astype(bool)]
+        kept = np.where(np.isin(labels, rows["label"].to_numpy(int)), labels, 0)
+        properties = {
+            int(row["label"]): {
+                "name": row["object"],
+                "counted": bool(row["counted"]),
+                "fraction_in_field": round(float(row["fraction_in_field"]), 4),
+                "positive": bool(row["positive"]),
+            }
+            for row in rows.to_dict("records")
+        }
+        features += labels_to_features(
+            kept.astype(np.int32), stains.x_um, stains.y_um, stains.mpp, slide_mpp, properties
+        )
+    return features

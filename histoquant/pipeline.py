@@ -1,0 +1,111 @@
+"""The order of the stages: slide, tissue, fields (in `prepare`); then stains to counts, here.
+
+slide -> tissue -> fields -> stains -> fibers, cells -> measure -> inclusion -> counts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from histoquant import pictures
+from histoquant.cells import find_cells
+from histoquant.counts import count_field
+from histoquant.fibers import get_segmenter
+from histoquant.geometry import Field
+from histoquant.objects import find_inside, list_objects, outline_objects
+from histoquant.prepare import FieldTask, Prepared, prepare_section
+from histoquant.protocol import MarkerSettings, Protocol
+from histoquant.results import encode_labels
+from histoquant.slide import open_slide
+from histoquant.stains import separate_stains
+
+__all__ = ["FieldTask", "Measured", "Prepared", "describe_field", "measure_field", "prepare_section"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured field.
+
+    Attributes
+    ----------
+    row : dict
+        Its row of fields.csv, without what identifies the section.
+    objects : DataFrame
+        Every object, counted or not.
+    features : list of dict
+        GeoJSON outlines.
+    files : dict of str to bytes
+        Label maps and pictures by path within the section's folder.
+    """
+
+    row: dict[str, Any]
+    objects: pd.DataFrame
+    features: list[dict[str, Any]]
+    files: dict[str, bytes]
+
+
+def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> Measured:
+    """Measure one field: read it with its margin, segment, measure, count by half area.
+
+    Parameters
+    ----------
+    task : FieldTask
+        The field and its slide.
+    marker : MarkerSettings
+        What makes a cell positive.
+    protocol : Protocol
+        Settings.
+
+    Returns
+    -------
+    Measured
+
+    Raises
+    ------
+    HistoquantError
+        The region cannot be read or segmented; this field fails, others go on.
+    """
+    field, margin_um = task.field, protocol.fields.margin_um
+    with open_slide(task.path, task.mpp, task.kind) as slide:
+        patch = slide.read(
+            field.left_um - margin_um,
+            field.top_um - margin_um,
+            field.width_um + 2 * margin_um,
+            field.height_um + 2 * margin_um,
+        )
+    stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
+    fibers = get_segmenter(protocol.fibers)(stains)
+    cells = find_cells(stains, protocol.cells)
+    inside = find_inside(field, task.annotations, stains)
+    objects = list_objects(field.number, fibers, cells, stains, inside, marker, protocol.cells)
+    row = {
+        **describe_field(field),
+        "tissue_fraction": task.tissue_fraction,
+        "tissue_mm2": task.tissue_fraction * field.area_um2 / 1e6,
+        **count_field(objects, marker.count_without_nucleus),
+    }
+    place = (stains.x_um, stains.y_um, stains.mpp)
+    overlay = pictures.draw_overlay(patch, fibers, cells, objects, field)
+    small = pictures.draw_field_thumbnail(patch, objects, field)
+    files = {
+        f"fields/{field.number}_fibers.tif": encode_labels(fibers, *place),
+        f"fields/{field.number}_cells.tif": encode_labels(cells, *place),
+        f"overlays/{field.number}.jpg": pictures.encode_jpeg(overlay, 80),
+        f"overlays/{field.number}_small.jpg": pictures.encode_jpeg(small, 50),
+    }
+    return Measured(row, objects, outline_objects(objects, fibers, cells, stains, task.mpp), files)
+
+
+def describe_field(field: Field) -> dict[str, Any]:
+    """Where a field lies, as its row of fields.csv begins."""
+    return {
+        "field": field.number,
+        "shape": field.shape,
+        "center_x_um": field.center_x_um,
+        "center_y_um": field.center_y_um,
+        "width_um": field.width_um,
+        "height_um": field.height_um,
+    }

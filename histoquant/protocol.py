@@ -1,0 +1,236 @@
+# This module touches files: it reads and writes protocol TOML.
+"""The protocol: every setting of a measurement, with its unit, bounds and meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from histoquant.errors import ProtocolError
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Density = Annotated[float, Field(gt=0, le=3)]
+Vector = tuple[float, float, float]
+
+
+class Settings(BaseModel):
+    """Frozen settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class MarkerSettings(Settings):
+    """What makes a cell positive for one marker."""
+
+    compartment: Literal["nucleus", "membrane", "cytoplasm", "cell"] = "membrane"
+    """Part of the cell in which DAB is measured."""
+    threshold_od: Density = 0.2
+    """DAB optical density in the compartment above which a cell is positive."""
+    count_without_nucleus: bool = False
+    """Count closed rings of cell size whose nucleus lies outside the plane of the section."""
+
+
+class FieldSettings(Settings):
+    """How fields are drawn and what counts in them."""
+
+    count: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Fields drawn per section."""
+    shape: Literal["circle", "square"] = "circle"
+    """Shape of a field."""
+    width_um: Annotated[float, Field(ge=50, le=5000)] = 550.0
+    """Width of a field: field number 22 through a 40x objective is 550 um."""
+    margin_um: Annotated[float, Field(ge=0, le=1000)] = 150.0
+    """Margin segmented around a field, at least the largest fiber's width."""
+    min_tissue_fraction: Share = 0.7
+    """Least share of the field that is tissue."""
+    inset_um: Annotated[float, Field(ge=0, le=1000)] = 60.0
+    """Inset of the counting frame in a camera image that has no surroundings."""
+    max_inset_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Most that the inset may take of the camera image's short side."""
+    max_sequences: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Sequences of draws tried before a section is called incomplete."""
+
+
+class TissueSettings(Settings):
+    """What is tissue on the overview."""
+
+    mpp: Annotated[float, Field(ge=1, le=64)] = 8.0
+    """Pixel size of the overview on which tissue is found, um/px."""
+    min_od: Density = 0.03
+    """Least mean optical density over the three channels that can be tissue."""
+    gap_um: Annotated[float, Field(ge=0, le=500)] = 30.0
+    """Gaps between fibers up to about this width belong to the tissue."""
+    min_area_um2: Annotated[float, Field(ge=0)] = 20_000.0
+    """Smaller pieces are debris."""
+    max_hole_um2: Annotated[float, Field(ge=0)] = 10_000.0
+    """Smaller holes are filled."""
+
+
+class StainSettings(Settings):
+    """White point and stain vectors."""
+
+    white: Vector | Literal["auto"] = "auto"
+    """Intensity of empty glass per channel (red, green, blue), or `auto`: estimated per slide."""
+    vectors: Literal["default", "auto"] | tuple[Vector, Vector] = "default"
+    """Optical density of haematoxylin and of DAB, `default`, or `auto`: estimated per slide."""
+
+
+class FiberSettings(Settings):
+    """Segmentation of muscle fibers."""
+
+    method: str = "classical"
+    """Name of the segmenter."""
+    min_area_um2: Positive = 100.0
+    """Smaller profiles are not fibers."""
+
+
+class CellSettings(Settings):
+    """Segmentation of nuclei and cells."""
+
+    min_nucleus_um2: Positive = 8.0
+    """Smaller nuclei are debris."""
+    max_nucleus_um2: Positive = 250.0
+    """Larger dark objects are not single nuclei."""
+    nucleus_od: Density = 0.15
+    """Haematoxylin above the local background that makes a nucleus."""
+    growth_um: Positive = 1.5
+    """Width of cell body around a nucleus."""
+    background_um: Annotated[float, Field(ge=2, le=50)] = 8.0
+    """Radius of the local background of both stains; what is wider than twice this is not a cell."""
+    ring_od: Density = 0.1
+    """DAB above the local background of the faintest closed ring that makes a cell."""
+    invading_depth_um: Positive = 3.0
+    """A cell whose center lies deeper in a fiber is inside it."""
+    perimysium_um: Positive = 25.0
+    """Narrowest space between fibers that is perimysium."""
+
+
+class StatisticsSettings(Settings):
+    """Intervals and permutation tests."""
+
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    """Bootstrap draws and permutations."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of intervals."""
+
+
+SHIPPED_MARKERS = {
+    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.2),
+    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.2),
+    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.2),
+}
+
+
+class Protocol(Settings):
+    """The settings of a measurement; what is not given takes the default."""
+
+    version: Literal[1] = 1
+    """Version of this format."""
+    working_mpp: Annotated[float, Field(ge=0.2, le=1.0)] = 0.5
+    """Pixel size of stain and label images, um/px; stains are separated before down-sampling."""
+    markers: dict[str, MarkerSettings] = SHIPPED_MARKERS
+    """Markers by name; BAFF, BAFF-R and CD19 are shipped, others are added."""
+    fields: FieldSettings = FieldSettings()
+    tissue: TissueSettings = TissueSettings()
+    stain: StainSettings = StainSettings()
+    fibers: FiberSettings = FiberSettings()
+    cells: CellSettings = CellSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_shipped_markers(cls, data: Any) -> Any:
+        """Markers of a protocol are added to the shipped ones, key by key."""
+        given = data.get("markers") if isinstance(data, dict) else None
+        if not isinstance(given, dict):
+            return data
+        shipped = {name: marker.model_dump() for name, marker in SHIPPED_MARKERS.items()}
+        merged = {
+            name: {**shipped.get(name, {}), **marker} if isinstance(marker, dict) else marker
+            for name, marker in given.items()
+        }
+        return {**data, "markers": {**shipped, **merged}}
+
+
+def load_protocol(path: Path | None) -> Protocol:
+    """Read a protocol from TOML; without a path, the defaults.
+
+    Parameters
+    ----------
+    path : Path or None
+        TOML file with the keys of `Protocol`.
+
+    Returns
+    -------
+    Protocol
+
+    Raises
+    ------
+    ProtocolError
+        The file is missing, not TOML, or a key or value is wrong; the message names the key.
+    """
+    if path is None:
+        return Protocol()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ProtocolError("cannot be read", path, f"check the path ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(
+            f"is not TOML ({error})", path, "mend the line or start from an exported one"
+        ) from error
+    return validate_protocol(data, path)
+
+
+def validate_protocol(data: dict[str, Any], where: object = "protocol") -> Protocol:
+    """Make a protocol of plain values.
+
+    Parameters
+    ----------
+    data : dict
+        Keys of `Protocol`.
+    where : object, optional
+        Named in errors.
+
+    Returns
+    -------
+    Protocol
+
+    Raises
+    ------
+    ProtocolError
+        An unknown key, a value out of bounds, or a version newer than this program's.
+
+    Examples
+    --------
+    >>> validate_protocol({"fields": {"count": 3}}).fields.count
+    3
+    """
+    version = data.get("version", 1)
+    if isinstance(version, int) and version > 1:
+        raise ProtocolError(f"has version {version}", where, "update histoquant: it knows version 1")
+    try:
+        return Protocol.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ProtocolError(f"key {key}: {first['msg']}", where, "correct the key in the protocol") from error
+
+
+def hash_protocol(protocol: Protocol) -> str:
+    """SHA-256 of the settings, by value: equal settings, equal hash."""
+    text = json.dumps(protocol.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_measurement(protocol: Protocol, marker: str) -> str:
+    """SHA-256 of the settings that bear on one marker's measurement, statistics and other markers not."""
+    markers = {name: settings for name, settings in protocol.markers.items() if name == marker}
+    update = {"markers": markers, "statistics": StatisticsSettings()}
+    return hash_protocol(protocol.model_copy(update=update))

@@ -1,0 +1,265 @@
+# This module touches files: it keeps the run's folder.
+"""Results: a run's folder, in which every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tifffile
+from filelock import FileLock, Timeout
+
+from histoquant.errors import ResultsError, StorageError
+
+RECORD = "measured.json"
+TEXT_COLUMNS = (
+    "patient",
+    "group",
+    "marker",
+    "section",
+    "batch",
+    "control",
+    "shape",
+    "status",
+    "reason",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, held by this process.
+
+    Attributes
+    ----------
+    path : Path
+        The folder of the contract.
+    """
+
+    path: Path
+
+    def section(self, folder: str) -> Path:
+        """Folder of one section."""
+        return self.path / "sections" / folder
+
+
+@contextmanager
+def open_run(path: Path, fresh: bool = False) -> Iterator[RunFolder]:
+    """Hold a run's folder: made if absent, refused if another run holds it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    fresh : bool, optional
+        Move an existing folder to `<path>.<UTC time>` first.
+
+    Yields
+    ------
+    RunFolder
+
+    Raises
+    ------
+    ResultsError
+        The folder cannot be made or written, or another run holds it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"cannot be made ({error.strerror})", path, "choose another --out") from error
+    with _hold(path):
+        used = any(child.name != _LOCK for child in path.iterdir())
+        if not (fresh and used):
+            yield RunFolder(path)
+            return
+        aside = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        try:
+            path.rename(aside)
+            path.mkdir()
+        except OSError as error:
+            raise ResultsError(
+                f"cannot be moved to {aside.name} ({error.strerror})", path, "choose another --out"
+            ) from error
+    with _hold(path):
+        yield RunFolder(path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: aside, to the disk, then renamed.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder is gone.
+    """
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror})", path, "free space or mend the folder, then run again"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON; nan becomes null."""
+    write_bytes(path, encode_json(value))
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode plain values as JSON; nan becomes null."""
+    return json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False).encode()
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None if the file is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as the contract has it: UTF-8, `.` decimal, empty where not available."""
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of the run's folder; names stay text, whatever they look like.
+
+    Raises
+    ------
+    ResultsError
+        The table is absent or damaged.
+    """
+    try:
+        header = pd.read_csv(path, nrows=0)
+        text = {name: str for name in header.columns if name in TEXT_COLUMNS or name.startswith("study_")}
+        table = pd.read_csv(
+            path,
+            dtype=text,
+            keep_default_na=False,
+            na_values={name: [""] for name in header.columns if name not in text},
+        )
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
+    return table
+
+
+def encode_labels(labels: npt.NDArray[np.int32], x_um: float, y_um: float, mpp: float) -> bytes:
+    """Encode a label map as TIFF whose description says where it lies.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Labels at the working resolution.
+    x_um, y_um, mpp : float
+        Upper left corner and pixel size.
+
+    Returns
+    -------
+    bytes
+    """
+    about = json.dumps({"origin_x_um": x_um, "origin_y_um": y_um, "mpp": mpp})
+    file = io.BytesIO()
+    tifffile.imwrite(file, labels.astype(np.int32), compression="zlib", description=about, metadata=None)
+    return file.getvalue()
+
+
+def encode_objects(objects: pd.DataFrame) -> bytes:
+    """Encode an object table as parquet."""
+    file = io.BytesIO()
+    objects.to_parquet(file, index=False)
+    return file.getvalue()
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Record of a finished section; None if the section was never finished."""
+    record = read_json(folder / RECORD)
+    return record if isinstance(record, dict) and "key" in record else None
+
+
+def write_section(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+    """Write a section's files, its record last: a section without record was not finished.
+
+    Parameters
+    ----------
+    folder : Path
+        The section's folder; a reviewer's edits in it stay.
+    files : mapping of str to bytes
+        Contents by path within the folder.
+    record : mapping
+        Plain values: key, status, reason, field rows.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder is gone.
+    """
+    try:
+        (folder / RECORD).unlink(missing_ok=True)
+        for stale in ("fields", "overlays"):
+            if (folder / stale).is_dir():
+                shutil.rmtree(folder / stale)
+    except OSError as error:
+        raise StorageError(f"cannot be cleared ({error.strerror})", folder, "mend the folder") from error
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    write_json(folder / RECORD, record)
+
+
+def list_reviewers(folder: Path) -> tuple[str, ...]:
+    """Reviewers who have edited a section."""
+    return tuple(sorted(path.stem for path in (folder / "edits").glob("*.jsonl")))
+
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def _hold(path: Path) -> Iterator[None]:
+    lock = FileLock(path / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResultsError(
+            "is in use by another run", path, "wait for it to end, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise ResultsError(f"is not writable ({error.strerror})", path, "choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

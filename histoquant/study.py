@@ -1,0 +1,431 @@
+# This module touches files: it reads the study table and fingerprints its inputs.
+"""The study: which sections there are, and which files belong to each."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from histoquant.errors import StudyError
+
+REQUIRED = ("patient", "group", "marker", "slide")
+OPTIONAL = ("section", "mpp", "kind", "block", "annotations", "batch", "control")
+FIELD_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+MPP_RANGE = (0.1, 1.1)
+_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_MAX_NAME_BYTES = 180
+
+Kind = Literal["slide", "field"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One row's slide, field image or folder of field images.
+
+    Attributes
+    ----------
+    path : Path
+        The file or folder.
+    row : int
+        Line of the study table, the header being 1.
+    mpp : float or None
+        Pixel size given, um/px.
+    kind : {"slide", "field"} or None
+        As given; None: decided by the file.
+    annotations : Path or None
+        GeoJSON of regions to keep or to exclude.
+    """
+
+    path: Path
+    row: int
+    mpp: float | None = None
+    kind: Kind | None = None
+    annotations: Path | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a study: a slide, or all its field images.
+
+    Attributes
+    ----------
+    id : str
+        `<patient>-<marker>` and what tells sections apart; seeds the draw.
+    patient, group, marker, batch, control, block : str
+        As in the study table; empty where not given.
+    sources : tuple of Source
+        One slide, or one or more field images or folders.
+    extra : mapping of str to str
+        Unknown columns.
+    problem : str
+        Why the section cannot be measured, with row and column; empty if it can.
+    """
+
+    id: str
+    patient: str
+    group: str
+    marker: str
+    batch: str
+    control: str
+    block: str
+    sources: tuple[Source, ...]
+    extra: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of the section's folder on disk."""
+        return encode_name(self.id)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study table as read: its sections, sorted, and how the file was read."""
+
+    path: Path
+    sections: tuple[Section, ...]
+    encoding: str
+    delimiter: str
+    extra_columns: tuple[str, ...]
+
+
+def read_study(path: Path, markers: Iterable[str]) -> Study:
+    """Read a study table.
+
+    Parameters
+    ----------
+    path : Path
+        CSV; utf-8, utf-8-sig or GB18030; comma, semicolon or tab.
+    markers : iterable of str
+        Markers that the protocol knows.
+
+    Returns
+    -------
+    Study
+        Sections sorted by patient, marker and ID. A section with an unknown marker, a missing file
+        or a bad value carries its problem.
+
+    Raises
+    ------
+    StudyError
+        The table is missing, empty or unreadable; a column is missing; rows contradict each other.
+    """
+    text, encoding = _read_text(path)
+    delimiter, rows = _parse_rows(text, path)
+    extra = tuple(name for name in rows[0][1] if name not in REQUIRED + OPTIONAL) if rows else ()
+    if not rows:
+        raise StudyError("has no rows below its header", path, "add one row per section")
+    _refuse_contradictions(rows, path)
+    groups = _assign_groups(rows, path)
+    known = frozenset(markers)
+    sections = [
+        _make_section(name, members, groups, known, extra, path)
+        for name, members in _group_rows(rows, path).items()
+    ]
+    sections.sort(key=lambda section: (section.patient, section.marker, section.id))
+    return Study(path, tuple(sections), encoding, delimiter, extra)
+
+
+def encode_name(name: str) -> str:
+    """Make a name safe as a folder's: letters and digits of any script stay.
+
+    Examples
+    --------
+    >>> encode_name("张三-CD19"), encode_name("a/b"), encode_name(".."), encode_name("nul")
+    ('张三-CD19', 'a%2Fb', '%2E%2E', '%6Eul')
+    """
+    encoded = "".join(c if c.isalnum() or c in "-_.+=@, ()" else _percent(c) for c in name)
+    if encoded[:1] in (".", " ") or _RESERVED.match(encoded):
+        encoded = _percent(encoded[0]) + encoded[1:]
+    if encoded[-1:] in (".", " ") and len(encoded) > 3:
+        encoded = encoded[:-1] + _percent(encoded[-1])
+    if len(encoded.encode()) <= _MAX_NAME_BYTES:
+        return encoded
+    cut = encoded.encode()[: _MAX_NAME_BYTES - 20].decode(errors="ignore")
+    return f"{cut}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) -> str:
+    """Fingerprint a file by its size and blocks spread over it, or a folder by its files.
+
+    Parameters
+    ----------
+    path : Path
+        File or folder.
+    blocks, block_bytes : int
+        How many blocks are read, and their size; smaller files are read whole.
+
+    Returns
+    -------
+    str
+        Hexadecimal digest.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for child in sorted(path.iterdir()):
+            if child.is_file():
+                digest.update(f"{child.name}\0{fingerprint_file(child)}".encode())
+        return digest.hexdigest()
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        if size <= blocks * block_bytes:
+            digest.update(file.read())
+        else:
+            for index in range(blocks):
+                file.seek((size - block_bytes) * index // (blocks - 1))
+                digest.update(file.read(block_bytes))
+    companion = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and companion.is_dir():
+        digest.update(fingerprint_file(companion).encode())
+    return digest.hexdigest()
+
+
+_Row = tuple[int, dict[str, str]]
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    if path.is_dir():
+        raise StudyError("is a folder", path, "give the study table, a CSV file")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise StudyError("does not exist", path, "check the path of the study table") from error
+    except OSError as error:
+        raise StudyError(f"cannot be read ({error.strerror})", path, "check its permissions") from error
+    if not data.strip():
+        raise StudyError("is empty", path, f"give a table with the columns {', '.join(REQUIRED)}")
+    for encoding in ["utf-8-sig"] if data.startswith(b"\xef\xbb\xbf") else ["utf-8", "gb18030"]:
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise StudyError("is neither UTF-8 nor GB18030 text", path, "save it as CSV UTF-8")
+
+
+def _parse_rows(text: str, path: Path) -> tuple[str, list[_Row]]:
+    """Rows with the delimiter whose header has most of the required columns."""
+
+    def count_columns(delimiter: str) -> int:
+        header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+        return len({cell.strip().lower() for cell in header} & set(REQUIRED))
+
+    try:
+        delimiter = max(",;\t", key=count_columns)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        header = [cell.strip() for cell in next(lines)]
+        names = [cell.lower() if cell.lower() in REQUIRED + OPTIONAL else cell for cell in header]
+        _check_header(names, path)
+        rows = []
+        for cells in lines:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if any(cell.strip() for cell in cells[len(names) :]):
+                raise StudyError(
+                    f"has {len(cells)} cells for {len(names)} columns",
+                    f"{path}, row {lines.line_num}",
+                    "quote cells that hold the delimiter",
+                )
+            values = [cell.strip() for cell in cells] + [""] * (len(names) - len(cells))
+            rows.append(
+                (lines.line_num, {k: _normalise(k, v) for k, v in zip(names, values, strict=False) if k})
+            )
+    except csv.Error as error:
+        raise StudyError(f"is not a CSV table ({error})", path, "save it as CSV") from error
+    return delimiter, rows
+
+
+def _normalise(column: str, value: str) -> str:
+    """One spelling of accented names; a path stays as the disk has it."""
+    return value if column in ("slide", "annotations") else unicodedata.normalize("NFC", value)
+
+
+def _check_header(names: Sequence[str], path: Path) -> None:
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        found = ", ".join(name for name in names if name) or "nothing"
+        raise StudyError(
+            f"has no column {', '.join(missing)}", f"{path}, row 1", f"add it; the header has {found}"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise StudyError(f"has the column {twice[0]} twice", f"{path}, row 1", "remove or rename one")
+
+
+def _refuse_contradictions(rows: Sequence[_Row], path: Path) -> None:
+    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    for line, row in rows:
+        for name in ("patient", "marker", "slide"):
+            if not row[name]:
+                raise StudyError("is empty", f"{path}, row {line}, column {name}", "fill it in")
+        key = tuple(row.items())
+        if key in seen:
+            raise StudyError(f"repeats row {seen[key]}", f"{path}, row {line}", "remove one of the two")
+        seen[key] = line
+
+
+def _assign_groups(rows: Sequence[_Row], path: Path) -> dict[str, str]:
+    groups: dict[str, tuple[str, int]] = {}
+    for line, row in rows:
+        patient, group = row["patient"], row["group"]
+        if not group:
+            continue
+        known, first = groups.setdefault(patient, (group, line))
+        if known != group:
+            raise StudyError(
+                f"patient {patient} is in group {group} here and in {known} in row {first}",
+                f"{path}, row {line}, column group",
+                "give each patient one group",
+            )
+    return {patient: group for patient, (group, _) in groups.items()}
+
+
+def _group_rows(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
+    """Rows by section ID; numbers of unnamed sections do not depend on the table's order."""
+    unnamed: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for _, row in rows:
+        if not row.get("section"):
+            unnamed[row["patient"], row["marker"]].append(row["slide"])
+    members: dict[str, list[_Row]] = defaultdict(list)
+    for line, row in rows:
+        name = f"{row['patient']}-{row['marker']}"
+        siblings = sorted(unnamed[row["patient"], row["marker"]])
+        if row.get("section"):
+            name += f"-{row['section']}"
+        elif len(siblings) > 1:
+            name += f"-{siblings.index(row['slide']) + 1}"
+        members[name].append((line, row))
+    folders: dict[str, str] = {}
+    for name, group in members.items():
+        _refuse_clash(name, group, path)
+        other = folders.setdefault(encode_name(name).casefold(), name)
+        if other != name:
+            raise StudyError(
+                f"sections {other} and {name} would share a folder",
+                f"{path}, row {group[0][0]}",
+                "name patient, marker or section apart by more than upper and lower case",
+            )
+    return {name: sorted(group, key=lambda member: member[1]["slide"]) for name, group in members.items()}
+
+
+def _refuse_clash(name: str, group: Sequence[_Row], path: Path) -> None:
+    if len(group) == 1:
+        return
+    first_line, first = group[0]
+    for line, row in group[1:]:
+        where = f"{path}, row {line}"
+        same = all(row.get(key, "") == first.get(key, "") for key in ("patient", "marker", "section"))
+        if not same or not row.get("section"):
+            raise StudyError(f"has the same section ID {name} as row {first_line}", where, "name the section")
+        for key in ("batch", "control", "block"):
+            if row.get(key, "") != first.get(key, ""):
+                raise StudyError(
+                    f"differs from row {first_line} of the same section",
+                    f"{where}, column {key}",
+                    "make them equal",
+                )
+    for line, row in group:
+        if not _is_field(path.parent / row["slide"], row.get("kind", "")):
+            raise StudyError(
+                f"section {name} has several rows, and this one is a whole slide",
+                f"{path}, row {line}, column slide",
+                "only field images share a section: give each slide its own",
+            )
+
+
+def _is_field(path: Path, kind: str) -> bool:
+    if kind:
+        return kind == "field"
+    if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
+        from histoquant.errors import SlideError
+        from histoquant.slide import open_slide
+
+        try:
+            with open_slide(path) as slide:
+                return slide.kind == "field"
+        except SlideError:
+            return True  # it fails by itself, with its own reason
+    return path.suffix.lower() in FIELD_SUFFIXES or path.is_dir()
+
+
+def _make_section(
+    name: str,
+    members: Sequence[_Row],
+    groups: Mapping[str, str],
+    known: frozenset[str],
+    extra: Sequence[str],
+    path: Path,
+) -> Section:
+    problems: list[str] = []
+    sources = tuple(_make_source(line, row, path, problems) for line, row in members)
+    line, first = members[0]
+    if first["marker"] not in known:
+        problems.append(
+            f"row {line}, column marker: unknown marker {first['marker']}; "
+            f"add [markers.{first['marker']}] to the protocol, which knows {', '.join(sorted(known))}"
+        )
+    control = first.get("control", "").lower()
+    if control not in ("", "positive", "negative"):
+        problems.append(f"row {line}, column control: {control} is not positive, negative or empty")
+    return Section(
+        id=name,
+        patient=first["patient"],
+        group=groups.get(first["patient"], ""),
+        marker=first["marker"],
+        batch=first.get("batch", ""),
+        control=control,
+        block=first.get("block", ""),
+        sources=sources,
+        extra={column: "; ".join(dict.fromkeys(row[column] for _, row in members)) for column in extra},
+        problem="; ".join(problems),
+    )
+
+
+def _make_source(line: int, row: Mapping[str, str], table: Path, problems: list[str]) -> Source:
+    slide = table.parent / row["slide"]
+    if not slide.exists():
+        problems.append(f"row {line}, column slide: {row['slide']} does not exist; check the path")
+    kind = row.get("kind", "").lower()
+    if kind not in ("", "slide", "field"):
+        problems.append(f"row {line}, column kind: {kind} is not slide or field")
+    annotations = table.parent / row["annotations"] if row.get("annotations") else None
+    if annotations is not None and not annotations.is_file():
+        problems.append(
+            f"row {line}, column annotations: {row['annotations']} does not exist; check the path"
+        )
+    mpp, trouble = _parse_mpp(row.get("mpp", ""))
+    if trouble:
+        problems.append(f"row {line}, column mpp: {trouble}")
+    return Source(slide, line, mpp, cast("Kind | None", kind or None), annotations)
+
+
+def _parse_mpp(text: str) -> tuple[float | None, str]:
+    if not text:
+        return None, ""
+    low, high = MPP_RANGE
+    try:
+        value = float(text)
+    except ValueError:
+        return None, f"{text} is not a number of um/px"
+    if not math.isfinite(value) or not low <= value <= high:
+        return None, f"{text} um/px is implausible; a microscope's pixel is {low} to {high} um"
+    return value, ""
