@@ -202,7 +202,7 @@ class _TiffBackend:
             self._page = series.keyframe
             _check_rgb(path, series, self._page)
             self._planar = series.axes == "SYX"
-            self._stores = [series.aszarr(level=index) for index in range(len(series.levels))]
+            self._stores = [series.aszarr(level=index, fillvalue=255) for index in range(len(series.levels))]
             self._arrays: list[Any] = [zarr.open(store, mode="r") for store in self._stores]
             self.levels = _make_levels([self._size_of(array) for array in self._arrays])
             self.about = About(
@@ -257,9 +257,9 @@ def _check_rgb(path: Path, series: Any, page: Any) -> None:
     single = series.axes in ("YXS", "SYX") and page.samplesperpixel in (3, 4)
     if not (colours and single and series.dtype == np.uint8):
         _refuse_colours(path, f"{series.axes} {series.shape} {series.dtype}")
-    piece = page.chunks[0] * page.chunks[1] if page.chunks else 0
-    if max(math.prod(page.chunks[:2]), piece) > MAX_IMAGE_PIXELS:
-        _refuse_size(path, page.chunks[1], page.chunks[0])
+    rows, columns = page.chunks[:2]
+    if rows * columns > MAX_IMAGE_PIXELS:
+        _refuse_size(path, columns, rows)
 
 
 def _refuse_colours(path: Path, found: str) -> NoReturn:

@@ -26,8 +26,8 @@ from histoquant.results import RunFolder
 from histoquant.study import Section, Study, fingerprint_file
 
 Record = dict[str, Any]
-Progress = Callable[[Section, str], None]
-"""Called with a section and what became of it: "measuring", "field", "done", "stored"."""
+Progress = Callable[[int, int], None]
+"""Called with the number of sections done and of all."""
 
 _SECTIONS_IN_FLIGHT = 3
 
@@ -165,12 +165,12 @@ def measure_sections(
     """
     waiting = deque(works)
     under_way: dict[Future[Any], tuple[_Job, FieldTask | None]] = {}
-    jobs = 0
+    jobs = finished = 0
+    progress(0, len(works))
     while waiting or under_way:
         while waiting and jobs < _SECTIONS_IN_FLIGHT:
             job = _Job(waiting.popleft(), time.monotonic())
             jobs += 1
-            progress(job.work.section, "measuring")
             under_way[executor.submit(prepare_section, job.work.section, protocol, seed)] = (job, None)
         done, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in done:
@@ -181,11 +181,11 @@ def measure_sections(
                     under_way[executor.submit(measure_field, new, marker, protocol)] = (job, new)
             else:
                 _accept_field(future, job, task)
-                progress(job.work.section, "field")
             if job.left == 0:
                 _store_section(job, folder, protocol, seed)
                 jobs -= 1
-                progress(job.work.section, "done")
+                finished += 1
+                progress(finished, len(works))
 
 
 def _calm_threads() -> None:

@@ -69,6 +69,10 @@ def simulate_bias(
     HistoquantError
         A size is not positive, an object is wider than the field, or smaller than a piece that counts.
     """
+    if objects < 1:
+        raise HistoquantError("no objects to draw", "objects", "draw one at least")
+    for object_um, elongation in ((fiber_um, fiber_elongation), (cell_um, 1.0)):
+        _check_sizes(field_um, object_um, elongation, min_piece_um2, shape)
     fibers = _simulate_counts(field_um, fiber_um, fiber_elongation, rng, shape, min_piece_um2, objects)
     cells = _simulate_counts(field_um, cell_um, 1.0, rng, shape, min_piece_um2, objects)
     ratio = cells["factor"] / fibers["factor"]
@@ -197,9 +201,6 @@ def _simulate_counts(
     objects: int,
 ) -> pd.DataFrame:
     """Expected count over true count by rule, `factor`, and its standard error, `se`."""
-    _check_sizes(field_um, object_um, elongation, piece_um2, shape)
-    if objects < 1:
-        raise HistoquantError("no objects to draw", "objects", "draw one at least")
     long = object_um / 2 * np.sqrt(elongation)
     # A little beyond where the edge can cut, so that every rule has to decide both ways.
     reach = min(1.1 * long, field_um / 2)

@@ -54,7 +54,9 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     """
     mpp = stains.mpp
     blue = subtract_background(stains.haematoxylin, settings.background_um, mpp)
-    brown = subtract_background(stains.dab, settings.background_um, mpp)
+    # Nuclei can have negative DAB where the vectors do not quite fit; that is no background.
+    floor = float(np.percentile(stains.dab[::4, ::4], 25)) if stains.dab.size else 0.0
+    brown = subtract_background(stains.dab, settings.background_um, mpp, floor)
     if compartment == "nucleus":
         nuclei = _find_nuclei(blue + np.maximum(brown, 0), settings, mpp)
         return grow_labels(nuclei, settings.growth_um / mpp)
@@ -68,7 +70,9 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     return grow_labels(_add_labels(cores, bodies), settings.growth_um / mpp)
 
 
-def subtract_background(image: FloatImage, radius_um: float, mpp: float) -> FloatImage:
+def subtract_background(
+    image: FloatImage, radius_um: float, mpp: float, floor: float = -np.inf
+) -> FloatImage:
     """Stain above its local background (white top-hat), lightly smoothed.
 
     The background is the morphological opening by a disc, computed at about 1 um/px: what the disc
@@ -83,6 +87,8 @@ def subtract_background(image: FloatImage, radius_um: float, mpp: float) -> Floa
         Radius of the disc.
     mpp : float
         Pixel size, um/px.
+    floor : float, optional
+        The background is nowhere taken to be lower.
 
     Returns
     -------
@@ -106,6 +112,7 @@ def subtract_background(image: FloatImage, radius_um: float, mpp: float) -> Floa
     size = (-(-image.shape[1] // step), -(-image.shape[0] // step))
     small = cv2.resize(cv2.GaussianBlur(smooth, (0, 0), 0.4 / mpp), size, interpolation=cv2.INTER_AREA)
     small = cv2.morphologyEx(small, cv2.MORPH_OPEN, _disc(radius_um / (mpp * step)))
+    small = np.maximum(small, np.float32(floor))
     background = cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(smooth - background, np.float32)
 
@@ -153,16 +160,22 @@ def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Labe
 
 
 def _find_rings(brown: FloatImage, settings: CellSettings, mpp: float) -> Labels:
-    """Insides of closed rings."""
+    """Insides of rings, closed or with a gap of up to two pixels."""
     inside = np.zeros(brown.shape, np.uint8)
     for step in _RING_STEPS:
         below = (brown <= step * settings.ring_od).astype(np.uint8)
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(below, connectivity=4)
-        area_um2 = stats[:, cv2.CC_STAT_AREA] * mpp**2
-        hole = (area_um2 >= 1.0) & (area_um2 <= settings.max_nucleus_um2)
-        hole[0] = False
-        inside |= hole.astype(np.uint8)[labels]
+        inside |= _find_holes(below, settings, mpp)
+        narrow = _find_holes(cv2.erode(below, _square(1)), settings, mpp)
+        inside |= cv2.dilate(narrow, _square(1)) & below
     return _keep_sizes(_label(inside), _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
+
+
+def _find_holes(below: npt.NDArray[np.uint8], settings: CellSettings, mpp: float) -> npt.NDArray[np.uint8]:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(below, connectivity=4)
+    area_um2 = stats[:, cv2.CC_STAT_AREA] * mpp**2
+    hole = (area_um2 >= 1.0) & (area_um2 <= settings.max_nucleus_um2)
+    hole[0] = False
+    return np.asarray(hole.astype(np.uint8)[labels])
 
 
 def _find_bodies(brown: FloatImage, known: Mask, settings: CellSettings, mpp: float) -> Labels:

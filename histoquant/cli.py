@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -17,7 +17,6 @@ from histoquant.errors import HistoquantError, StorageError, WorkerError
 
 if TYPE_CHECKING:
     from histoquant.protocol import Protocol
-    from histoquant.study import Section
 
 OK, PARTLY, WRONG, BROKEN, STOPPED = 0, 1, 2, 3, 130
 
@@ -139,6 +138,73 @@ def info(slide: Path, *, mpp: float | None = None) -> int:
 
 
 @app.command
+def demo(
+    *,
+    out: Path = Path("histoquant-demo"),
+    workers: int | None = None,
+    quiet: Annotated[bool, Flag] = False,
+) -> int:
+    """Make a small study whose truth is known, measure it, and print truth beside measurement.
+
+    Parameters
+    ----------
+    out
+        Folder for the study and its results.
+    workers
+        Worker processes; as many as there are cores if not given.
+    quiet
+        No progress, errors only.
+    """
+    from histoquant.demo import FIELDS, describe_demo, make_demo
+    from histoquant.protocol import load_protocol
+
+    with _show("rendering", quiet) as note:
+        table = make_demo(out / "study", _choose_workers(workers), note)
+    settings = _override_fields(load_protocol(None), FIELDS)
+    code = _run(table, out / "results", settings, 0, workers, fresh=False, only=(), quiet=quiet)
+    print(describe_demo(out / "study", out / "results"))
+    return code
+
+
+@app.command
+def bias(
+    *,
+    field_um: float = 550.0,
+    fiber_um: float = 60.0,
+    cell_um: float = 9.0,
+    shape: Literal["circle", "square"] = "circle",
+    seed: int = 0,
+) -> int:
+    """Show what every counting rule makes of cells per fiber at given sizes, and check the rules.
+
+    Parameters
+    ----------
+    field_um
+        Width of the field.
+    fiber_um
+        Diameter of the circle of a fiber's area.
+    cell_um
+        Diameter of a cell.
+    shape
+        Shape of the field.
+    seed
+        Seed of the simulation.
+    """
+    import numpy as np
+
+    from histoquant.bias import check_bias, simulate_bias
+
+    sizes = (field_um, fiber_um, cell_um)
+    simulated = simulate_bias(*sizes, np.random.default_rng(_check_seed(seed)), shape)
+    checked = check_bias(*sizes, np.random.default_rng(seed), shape)
+    print("Bias of positive cells per fiber by counting rule (fibers 1.3:1, any direction), per cent:\n")
+    print(simulated.round(2).to_string())
+    print("\nCheck against closed forms, round fibers:\n")
+    print(checked.round(2).to_string())
+    return OK if bool((checked["difference_se"].abs().fillna(0) < 4).all()) else PARTLY
+
+
+@app.command
 def stats(folder: Path) -> int:
     """Compute patients.csv and statistics.csv again from a run's sections.csv.
 
@@ -214,16 +280,15 @@ def _run(
     from histoquant.results import open_run
     from histoquant.study import read_study
 
-    if workers is not None and workers < 1:
-        raise HistoquantError(f"{workers} is no number of workers", "--workers", "give 1 or more")
+    processes = _choose_workers(workers)
     study = read_study(table, settings.markers)
     with open_run(out, fresh) as folder:
         started = datetime.now(UTC)
         works = plan_work(study, folder, settings, seed, only)
         write_run(out, study, settings, seed, started, None)
         with (
-            make_executor(_choose_workers(workers, len(works))) as executor,
-            _show(len(works), quiet) as note,
+            make_executor(min(processes, 1 + len(works))) as executor,
+            _show("measuring", quiet or not works) as note,
         ):
             measure_sections(works, folder, settings, seed, executor, note)
         sections = publish_tables(out, study, settings, seed)
@@ -256,8 +321,10 @@ def _check_seed(seed: int) -> int:
     return seed
 
 
-def _choose_workers(asked: int | None, sections: int) -> int:
-    return max(1, asked if asked is not None else min(os.cpu_count() or 1, 2 * sections))
+def _choose_workers(asked: int | None) -> int:
+    if asked is not None and asked < 1:
+        raise HistoquantError(f"{asked} is no number of workers", "--workers", "give 1 or more")
+    return asked or os.cpu_count() or 1
 
 
 def _complain(text: str) -> None:
@@ -265,24 +332,15 @@ def _complain(text: str) -> None:
 
 
 @contextmanager
-def _show(sections: int, quiet: bool) -> Iterator[Callable[[Section, str], None]]:
-    """A progress bar over sections, on a terminal."""
+def _show(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; what is yielded takes how many of how many are done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    if quiet or not sections:
-        yield lambda section, event: None
+    if quiet:
+        yield lambda done, total: None
         return
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("sections", total=sections)
-
-        def note(section: Section, event: str) -> None:
-            bar.update(task, advance=1 if event == "done" else 0, description=section.id)
-
-        yield note
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -24,6 +24,10 @@ _BAND_INSIDE_UM = 0.75
 # Part of the rim that must be free of neighbours to speak for the cell.
 _MIN_FREE_SECTORS = 3
 _NUCLEUS_SHARE = 0.5
+_NOISE_UM = 0.3
+# A ring's outer slope has ended this far from the cell.
+_AWAY_UM = 1.5
+_AROUND_UM = 2.0
 _CUT = "cut by the border of the image"
 
 
@@ -86,12 +90,13 @@ def measure_cells(
 ) -> pd.DataFrame:
     """Measure cells and call them positive or not.
 
-    The nucleus is the label less `growth_um`; the rest is the cell body. DAB is taken above its local
-    background (`subtract_background`), so that a brown fiber or an uneven brown background makes no
-    cell positive. `dab_od` is, by the marker's compartment:
+    The nucleus is the label less `growth_um`; the rest is the cell body. DAB is taken above its
+    surroundings: the mean within some 2 um of the nearest place that is at least 1.5 um away from
+    any cell, so that a brown fiber or an uneven brown background makes no cell positive. `dab_od`
+    is, by the marker's compartment:
 
-    - membrane: the highest DAB in the band from 0.75 um inside the nucleus' border to the cell's, in
-      each of 12 sectors round the center; of these the median. Sectors that touch a neighbour are
+    - membrane: the upper quartile of DAB in the band from 0.75 um inside the nucleus' border to the
+      cell's, in each of 12 sectors round the center; of these the median. Sectors that touch a neighbour are
       left out where at least 3 others remain: a shared wall cannot tell whose it is. Above the
       threshold thus means: at least half of the free rim is.
     - nucleus, cytoplasm (label less nucleus): the median.
@@ -122,7 +127,7 @@ def measure_cells(
     """
     pixels = _list_pixels(labels)
     table = _describe(pixels, stains, "cell")
-    brown = subtract_background(stains.dab, settings.background_um, stains.mpp)
+    brown = _subtract_surroundings(stains.dab, labels, stains.mpp)
     blue = subtract_background(stains.haematoxylin, settings.background_um, stains.mpp)
     depth_um = _measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
     inner = depth_um > settings.growth_um
@@ -195,20 +200,41 @@ def _measure_compartment(
 
 
 def _measure_rim(pixels: _Pixels, labels: Labels, values: FloatImage, band: Mask) -> Floats:
-    """Median over free sectors of the highest value in the band."""
+    """Median over free sectors of the upper quartile in the band."""
     down = pixels.rows - pixels.mean(pixels.rows)[pixels.index]
     right = pixels.columns - pixels.mean(pixels.columns)[pixels.index]
     turn = np.arctan2(down, right) / (2 * np.pi) + 0.5
     sector = np.minimum((turn * _SECTORS).astype(np.int64), _SECTORS - 1)
-    highest = np.full((len(pixels.labels), _SECTORS), np.nan)
-    np.fmax.at(highest, (pixels.index[band], sector[band]), values[band])
+    key = pixels.index * _SECTORS + sector
+    rim = pd.Series(values[band]).groupby(key[band]).quantile(0.75)
+    stain = np.full((len(pixels.labels), _SECTORS), np.nan)
+    stain.ravel()[rim.index] = rim
     meets = _find_contacts(labels)[pixels.rows, pixels.columns]
-    shared = np.zeros(highest.shape, bool)
+    shared = np.zeros(stain.shape, bool)
     shared[pixels.index[meets], sector[meets]] = True
-    free = ~shared & np.isfinite(highest)
+    free = ~shared & np.isfinite(stain)
     enough = free.sum(axis=1) >= _MIN_FREE_SECTORS
-    highest[shared & enough[:, None]] = np.nan
-    return np.asarray(np.nanmedian(highest, axis=1), float) if len(highest) else np.zeros(0)
+    stain[shared & enough[:, None]] = np.nan
+    return np.asarray(np.nanmedian(stain, axis=1), float) if len(stain) else np.zeros(0)
+
+
+def _subtract_surroundings(dab: FloatImage, labels: Labels, mpp: float) -> FloatImage:
+    """DAB, lightly smoothed, above the mean at the nearest place well outside every cell."""
+    inside = (labels > 0).astype(np.uint8)
+    to_cell = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+    outside = (to_cell > _AWAY_UM / mpp) if inside.any() else np.ones(labels.shape, bool)
+    smooth = cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp)
+    if not outside.any():
+        return np.asarray(smooth, np.float32)
+    weight = outside.astype(np.float32)
+    total = cv2.GaussianBlur(dab * weight, (0, 0), _AROUND_UM / mpp)
+    mean = total / np.maximum(cv2.GaussianBlur(weight, (0, 0), _AROUND_UM / mpp), 1e-6)
+    nearest = cv2.distanceTransformWithLabels(
+        1 - outside.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )[1]
+    value = np.zeros(int(nearest.max()) + 1, np.float32)
+    value[nearest[outside]] = mean[outside]
+    return np.asarray(smooth - value[nearest], np.float32)
 
 
 def _find_contacts(labels: Labels) -> Mask:

@@ -30,8 +30,8 @@ class MarkerSettings(Settings):
 
     compartment: Literal["nucleus", "membrane", "cytoplasm", "cell"] = "membrane"
     """Part of the cell in which DAB is measured."""
-    threshold_od: Density = 0.2
-    """DAB optical density in the compartment above which a cell is positive."""
+    threshold_od: Density = 0.1
+    """DAB optical density in the compartment, above the surroundings, beyond which a cell is positive."""
     count_without_nucleus: bool = False
     """Count closed rings of cell size whose nucleus lies outside the plane of the section."""
 
@@ -121,9 +121,9 @@ class StatisticsSettings(Settings):
 
 
 SHIPPED_MARKERS = {
-    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.2),
-    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.2),
-    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.2),
+    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.1),
+    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.1),
+    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.1),
 }
 
 

@@ -22,7 +22,7 @@ from histoquant.stats import compute_statistics
 from histoquant.study import Section, Study, encode_name
 from histoquant.tables import build_fields, build_patients, build_sections
 
-_RULES = ("half_area", "centroid", "clipped", "discarded")
+_RULES = ("half_area", "centroid", "clipped", "whole")
 _PLACE = ("center_x_um", "center_y_um", "width_um", "height_um")
 TABLES = ("fields", "sections", "patients", "statistics")
 _LIBRARIES = (
@@ -193,7 +193,7 @@ def compare_rules(path: Path, fields: pd.DataFrame) -> pd.DataFrame | None:
     -------
     DataFrame or None
         Columns rule, fibers, positive_cells, cells_per_fiber (total / total); None without objects.
-        `clipped` counts every object with any part inside, `discarded` only whole ones.
+        `clipped` counts every object with any part inside, `whole` only those without a part outside.
     """
     totals = pd.DataFrame(0, index=list(_RULES), columns=["fibers", "positive_cells"])
     columns = ["field", "kind", "x_um", "y_um", "fraction_in_field", "positive", "nucleus"]

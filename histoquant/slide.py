@@ -272,8 +272,15 @@ def describe_slide(slide: Slide) -> dict[str, object]:
     Returns
     -------
     dict
-        Plain values by name: path, kind, format, sizes, pixel size, power, levels, profile, problems.
+        Plain values by name: path, kind, format, sizes, pixel size, power, levels, profile, problems;
+        the problems include a place in the middle that cannot be read.
     """
+    problems = list(slide.problems)
+    last = slide.levels[-1]
+    try:
+        slide._read_level(len(slide.levels) - 1, last.width_px // 2, last.height_px // 2, 1, 1)
+    except SlideError as error:
+        problems.append(f"{error.what}.".capitalize())
     size_mm = None
     if slide.mpp is not None:
         size_mm = [round(pixels * slide.mpp / 1000, 3) for pixels in (slide.width_px, slide.height_px)]
@@ -288,7 +295,7 @@ def describe_slide(slide: Slide) -> dict[str, object]:
         "levels": [[one.width_px, one.height_px, round(one.downsample, 4)] for one in slide.levels],
         "icc_profile": slide.icc_profile,
         "bounds_px": list(slide.bounds_px),
-        "problems": list(slide.problems),
+        "problems": problems,
     }
 
 

@@ -165,7 +165,7 @@ def estimate_white(pixels: npt.NDArray[np.uint8], min_share: float = 0.003) -> t
     if pixels.size == 0 or int(pixels.max()) == 0:
         raise HistoquantError("the overview is empty or black", fix="give stain.white in the protocol")
     flat = np.asarray(cv2.blur(pixels, (3, 3)), np.uint8).reshape(-1, 3)
-    filled = (flat == 255).all(axis=1)
+    filled = cv2.dilate((pixels == 255).all(axis=2).astype(np.uint8), np.ones((3, 3), np.uint8)).ravel() > 0
     for candidates in (flat[~filled], flat):
         glass = _find_glass(candidates, max(int(min_share * len(flat)), 20))
         if glass is not None:

@@ -117,7 +117,8 @@ def correlate_markers(
     -------
     dict
         `n`; `mean`, `sd` of the first and `mean_2`, `sd_2` of the second marker over these patients;
-        `estimate` rho with its BCa bootstrap interval; `statistic` t and `p` of the t approximation
+        `estimate` rho with its BCa bootstrap interval (percentile where BCa degenerates, none where more
+        draws than 1 - confidence hold a marker constant); `statistic` t and `p` of the t approximation
         (n - 2 degrees of freedom); `p_exact` over all orders up to 8 patients, over random ones beyond;
         `method`, `note`.
 
@@ -143,11 +144,11 @@ def correlate_markers(
     if (np.ptp(pairs, axis=1) == 0).any():
         return row | {"note": _join([*notes, "a marker has one value only: rho is undefined"])}
     rho = float(_correlate_ranks(pairs))
-    low, high, kind = _bootstrap_rho(pairs, rho, settings, rng)
+    low, high, kind, trouble = _bootstrap_rho(pairs, rho, settings, rng)
     p_exact, source = _permute_pairs(pairs, settings.draws, rng)
     perfect = bool(1 - abs(rho) < 1e-12)
     notes += _warn(n, pairs[0], pairs[1])
-    notes += ["BCa degenerates, percentile interval instead"] if kind == "percentile" else []
+    notes += [trouble]
     notes += ["perfect order: p of the approximation is 0, take p_exact"] if perfect else []
     return row | {
         "estimate": rho,
@@ -314,12 +315,16 @@ def _correlate_ranks(pairs: Values) -> Values:
 
 def _bootstrap_rho(
     pairs: Values, rho: float, settings: StatisticsSettings, rng: np.random.Generator
-) -> tuple[float, float, str]:
-    """BCa interval of rho over patients, percentile where that degenerates, and which of them it is."""
+) -> tuple[float, float, str, str]:
+    """BCa interval of rho over patients, percentile where that degenerates; its kind and a note."""
     n = pairs.shape[1]
-    # Resamples of one and the same value have no rho; scipy's bootstrap would return nan for them all.
+    # Draws of one and the same value have no rho; for a single one scipy's bootstrap returns nan.
     draws = _correlate_ranks(pairs[:, rng.integers(n, size=(settings.draws, n))])
     draws = draws[np.isfinite(draws)]
+    undefined = 1 - draws.size / settings.draws
+    if undefined > 1 - settings.confidence:
+        note = f"no interval: {undefined:.0%} of bootstrap draws have no rho"
+        return float("nan"), float("nan"), "no", note
     tail = (1 - settings.confidence) / 2
     levels = np.array([tail, 1 - tail])
     kept = np.array([np.delete(np.arange(n), i) for i in range(n)])
@@ -331,11 +336,11 @@ def _bootstrap_rho(
         shift = stats.norm.ppf(below)
         z = shift + stats.norm.ppf(levels)
         levels = stats.norm.cdf(shift + z / (1 - acceleration * z))
-        kind = "BCa"
+        kind, note = "BCa", ""
     else:
-        kind = "percentile"
+        kind, note = "percentile", "BCa degenerates, percentile interval instead"
     low, high = np.quantile(draws, levels)
-    return float(low), float(high), kind
+    return float(low), float(high), kind, note
 
 
 def _permute_pairs(pairs: Values, draws: int, rng: np.random.Generator) -> tuple[float, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from histoquant.geometry import Patch
@@ -89,7 +88,8 @@ def estimate_glass(overview: Patch, min_area_um2: float) -> npt.NDArray[np.float
     """
     pixels, mpp = _coarsen(overview)
     scanned = (pixels.min(axis=2) < _FILLER[1]) & (pixels.max(axis=2) > _FILLER[0])
-    density = median_filter(_mean_od(pixels, np.full(3, 255.0)), round(_SPECK_UM / mpp) | 1)
+    raw = _mean_od(pixels, np.full(3, 255.0))
+    density = np.asarray(cv2.medianBlur(raw, round(_SPECK_UM / mpp) | 1), np.float32)
     window = max(5, round(_EVEN_WINDOW_UM / mpp) | 1)
     centers = _spread(density, window) < _EVEN_OD
     even = cv2.dilate(centers.astype(np.uint8), np.ones((window, window), np.uint8)) > 0
@@ -98,6 +98,8 @@ def estimate_glass(overview: Patch, min_area_um2: float) -> npt.NDArray[np.float
     if not even.any():
         return None
     brightest = float(np.percentile(density[even], 1))
+    if np.mean(raw[scanned] < brightest - _SHADING_OD) > 0.01:
+        return None  # gaps are brighter than any even area: those were even fibers
     glass = pixels[even & (density < brightest + _SHADING_OD)]
     return np.asarray(np.median(glass, axis=0), np.float64)
 
@@ -105,7 +107,7 @@ def estimate_glass(overview: Patch, min_area_um2: float) -> npt.NDArray[np.float
 def _coarsen(overview: Patch) -> tuple[npt.NDArray[np.uint8], float]:
     """Pixels at 8 um or coarser, and their size, um."""
     factor = _FINEST_MPP / overview.mpp
-    if factor < 1.5 or min(overview.pixels.shape[:2]) < factor:
+    if factor <= 1 or min(overview.pixels.shape[:2]) < factor:
         return overview.pixels, overview.mpp
     small = cv2.resize(overview.pixels, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8), _FINEST_MPP
@@ -113,8 +115,9 @@ def _coarsen(overview: Patch) -> tuple[npt.NDArray[np.uint8], float]:
 
 def _mean_od(pixels: npt.NDArray[np.uint8], white: npt.NDArray[np.float64]) -> FloatImage:
     """Mean optical density of the three channels."""
-    od = np.log10(white) - np.log10(np.arange(256).clip(1))[:, None]
-    return np.asarray(np.mean([od[pixels[..., i], i] for i in range(3)], axis=0), np.float32)
+    table = (np.log10(white) - np.log10(np.arange(256).clip(1))[:, None]) / 3
+    parts = cv2.LUT(pixels, table[None].astype(np.float32))
+    return np.asarray(parts[..., 0] + parts[..., 1] + parts[..., 2], np.float32)
 
 
 def _blur(image: FloatImage, sigma_px: float) -> FloatImage:

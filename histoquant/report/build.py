@@ -1,3 +1,4 @@
+# This module touches files: it reads the template and the style sheet of the page.
 """Build the page: what a run found, what went wrong, how it was measured and what it does not mean."""
 
 from __future__ import annotations

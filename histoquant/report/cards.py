@@ -11,6 +11,7 @@ import pandas as pd
 from histoquant.report.formats import (
     ABSENT,
     format_count,
+    format_field,
     format_mean_sd,
     format_number,
     format_text,
@@ -49,7 +50,7 @@ def make_cards(
         hrefs = {number: quote_link(path) for (name, number), path in links.items() if name == section}
         pictures = [
             {"src": thumbnails[section, field["field"]], "href": hrefs.get(field["field"], ""),
-             "number": str(field["field"]), "alt": _describe_field(section, field)}
+             "number": format_field(field["field"]), "alt": _describe_field(section, field)}
             for field in own if (section, field["field"]) in thumbnails
         ]  # fmt: skip
         cards.append(
@@ -83,7 +84,7 @@ def _tell_section(row: Row) -> str:
 
 def _describe_field(section: str, field: Row) -> str:
     fibers, cells = format_count(field["fibers"]), format_count(field["positive_cells"])
-    return f"Field {field['field']} of {section}: {fibers} fibers, {cells} positive cells"
+    return f"Field {format_field(field['field'])} of {section}: {fibers} fibers, {cells} positive cells"
 
 
 def _tabulate_fields(section: str, fields: list[Any], hrefs: Mapping[int, str]) -> Table | None:
@@ -91,7 +92,7 @@ def _tabulate_fields(section: str, fields: list[Any], hrefs: Mapping[int, str]) 
         return None
     columns = (
         Column("Field", False), Column("x, y (mm)"), Column("Tissue"), Column("Fibers"),
-        Column("Positive cells"), Column("Cells per fiber"), Column("Cut fibers"), Column("Cut cells"),
+        Column("Positive cells"), Column("Cells per fiber"), Column("Cut fibers / cells"),
         Column("Positive fibers"), Column("Status", False),
     )  # fmt: skip
     return make_table(f"Fields of {section}.", columns, (_list_field(row, hrefs) for row in fields))
@@ -103,10 +104,11 @@ def _list_field(row: Row, hrefs: Mapping[int, str]) -> tuple[str | Cell, ...]:
     x, y = ((None if is_absent(row[name]) else row[name] / 1000) for name in ("center_x_um", "center_y_um"))
     tissue = ABSENT if is_absent(row["tissue_fraction"]) else f"{100 * row['tissue_fraction']:.0f} %"
     return (
-        Cell(format_text(row["field"]), href=hrefs.get(row["field"], "")),
+        Cell(format_field(row["field"]), href=hrefs.get(row["field"], "")),
         f"{format_number(x, 2)}, {format_number(y, 2)}", tissue,
         format_count(row["fibers"]), format_count(row["positive_cells"]),
-        format_number(row["cells_per_fiber"]), format_count(row["straddling_fibers"]),
-        format_count(row["straddling_cells"]), format_count(row["positive_fibers"]),
+        format_number(row["cells_per_fiber"]),
+        f"{format_count(row['straddling_fibers'])} / {format_count(row['straddling_cells'])}",
+        format_count(row["positive_fibers"]),
         Cell(f"{status}{reason}", state=status),
     )  # fmt: skip

@@ -19,7 +19,9 @@ def is_absent(value: Any) -> bool:
     >>> is_absent(float("nan")), is_absent(""), is_absent(None), is_absent(0)
     (True, True, True, False)
     """
-    return value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, str):
+        return value == ""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def format_text(value: Any) -> str:
@@ -31,6 +33,17 @@ def format_text(value: Any) -> str:
     ('–', 'µ 张三')
     """
     return ABSENT if is_absent(value) else str(value)
+
+
+def format_field(value: Any) -> str:
+    """Write a field's number; a table with a gap holds it as 3.0.
+
+    Examples
+    --------
+    >>> format_field(3.0), format_field("left")
+    ('3', 'left')
+    """
+    return format_text(value) if isinstance(value, str) else format_count(value)
 
 
 def format_count(value: Any) -> str:

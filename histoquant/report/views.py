@@ -228,10 +228,9 @@ def tabulate_sections(sections: pd.DataFrame, fields: pd.DataFrame, confidence: 
     if sections.empty:
         return None
     columns = (
-        Column("Section", False), Column("Status", False), Column("Fields used / asked"), Column("Fibers"), Column("Positive cells"),
-        Column("Cells per fiber, mean ± SD"), Column(f"{100 * confidence:g} % CI"), Column("Pooled"),
-        Column("Positive cells per mm²"), Column("Cut fibers"), Column("Cut cells"),
-        Column("Positive fibers"),
+        Column("Section", False), Column("Status", False), Column("Fields"), Column("Fibers"),
+        Column("Positive cells"), Column("Cells per fiber, mean ± SD"), Column(f"{100 * confidence:g} % CI"),
+        Column("Pooled"), Column("Cells per mm²"), Column("Cut fibers / cells"), Column("Positive fibers"),
     )  # fmt: skip
     cut = _sum_straddling(fields)
     rows = (_list_section(at, row, cut) for at, row in enumerate(sections.to_dict("records"), 1))
@@ -239,10 +238,10 @@ def tabulate_sections(sections: pd.DataFrame, fields: pd.DataFrame, confidence: 
         "Sections.",
         columns,
         rows,
-        "Mean, SD and interval are over the section’s fields (the interval by bootstrap: sampling error "
-        "between fields only). Pooled: all positive cells / all fibers. Cut: straddling objects, those that "
-        "a field’s edge cuts, counted or not. Positive fibers: DAB-positive fibers, reported apart, never "
-        "counted as cells.",
+        "Fields: used / asked. Mean, SD and interval are over the section’s fields (the interval by "
+        "bootstrap: sampling error between fields only). Pooled: all positive cells / all fibers. Per mm²: "
+        "positive cells per mm² of tissue. Cut: straddling objects, those that a field’s edge cuts, counted "
+        "or not. Positive fibers: DAB-positive fibers, reported apart, never counted as cells.",
     )
 
 
@@ -256,7 +255,7 @@ def _list_section(at: int, row: Row, cut: Mapping[str, tuple[float, float]]) -> 
         format_count(row["fibers"]), format_count(row["positive_cells"]),
         format_mean_sd(row["cells_per_fiber"], row["cells_per_fiber_sd"]),
         format_interval(row["ci_low"], row["ci_high"]), format_number(row["cells_per_fiber_pooled"]),
-        format_number(row["positive_cells_per_mm2"], 1), format_count(fibers), format_count(cells),
+        format_number(row["positive_cells_per_mm2"], 1), f"{format_count(fibers)} / {format_count(cells)}",
         format_count(row["positive_fibers"]),
     )  # fmt: skip
 
@@ -290,7 +289,8 @@ def tabulate_rules(rules: pd.DataFrame) -> list[Table]:
     base = total["cells_per_fiber"].get("half_area")
     rows = (
         (_RULES.get(str(rule), str(rule)), format_count(row["fibers"]), format_count(row["positive_cells"]),
-         format_number(row["cells_per_fiber"]), _tell_difference(row["cells_per_fiber"], base))
+         format_number(row["cells_per_fiber"]),
+         "reference" if rule == "half_area" else _tell_difference(row["cells_per_fiber"], base))
         for rule, row in total.iterrows()
     )  # fmt: skip
     columns = (

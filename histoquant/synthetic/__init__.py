@@ -7,11 +7,11 @@ from histoquant.synthetic.study import MarkerPlan, StudyPlan, plan_study, vary_s
 from histoquant.synthetic.truth import (
     Count,
     Truth,
-    truth_in_field,
     find_uncertain,
     read_truth,
     tell_truth,
     true_ratio,
+    truth_in_field,
     write_truth,
 )
 
@@ -25,13 +25,13 @@ __all__ = [
     "StainingSettings",
     "StudyPlan",
     "Truth",
-    "truth_in_field",
     "find_uncertain",
     "plan_study",
     "read_truth",
     "render_section",
     "tell_truth",
     "true_ratio",
+    "truth_in_field",
     "vary_section",
     "write_section",
     "write_study",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -67,15 +69,15 @@ def populate_section(
 
 
 def _table(points: Floats, long_um: Floats, short_um: Floats, angle: Floats, **same: object) -> pd.DataFrame:
-    fixed = {"fiber": 0, "positive": False, "nucleus": True, "dab_od": 0.0, **same}
-    columns = {
+    columns: dict[str, object] = {
         "x_um": points[:, 0],
         "y_um": points[:, 1],
         "long_um": long_um,
         "short_um": short_um,
         "angle": angle,
+        **{"fiber": 0, "positive": False, "nucleus": True, "dab_od": 0.0, **same},
     }
-    return pd.DataFrame(columns).assign(**fixed)
+    return pd.DataFrame(columns, index=range(len(points)))
 
 
 def _inside(table: pd.DataFrame, layout: Layout) -> npt.NDArray[np.bool_]:
@@ -123,7 +125,12 @@ def _weights(layout: Layout, labels: Labels, step_um: float, focal: float) -> np
 
 
 def _lymphocytes(
-    rng: np.random.Generator, layout: Layout, labels: Labels, step_um: float, number: int, cells: CellsSettings
+    rng: np.random.Generator,
+    layout: Layout,
+    labels: Labels,
+    step_um: float,
+    number: int,
+    cells: CellsSettings,
 ) -> pd.DataFrame:
     """Lymphocytes that touch but do not cover one another."""
     tissue = np.zeros(labels.shape, np.uint8)
@@ -134,14 +141,18 @@ def _lymphocytes(
     depth = cv2.distanceTransform((labels > 0).astype(np.uint8), cv2.DIST_L2, 3) * step_um
     necrotic = np.concatenate([[False], layout.kinds == "necrotic"])[labels]
     allowed = (tissue > 0) & ((depth <= 2.5) | necrotic)
-    chance = np.cumsum((_weights(layout, labels, step_um, cells.focal) * allowed[::2, ::2]).ravel(), dtype=float)
+    chance = np.cumsum(
+        (_weights(layout, labels, step_um, cells.focal) * allowed[::2, ::2]).ravel(), dtype=float
+    )
     points, radii = np.empty((0, 2)), np.empty(0)
     for _ in range(8):
         missing = number - len(points)
         if missing <= 0 or chance[-1] <= 0:
             break
         new = rng.lognormal(np.log(3.1), 0.13, missing).clip(2.3, 4.2)
-        spot = np.searchsorted(chance, rng.random(missing) * chance[-1], side="right").clip(0, len(chance) - 1)
+        spot = np.searchsorted(chance, rng.random(missing) * chance[-1], side="right").clip(
+            0, len(chance) - 1
+        )
         row, column = np.divmod(spot, (labels.shape[1] + 1) // 2)
         place = (np.column_stack([column, row]) * 2 + rng.uniform(0, 2, (missing, 2))) * step_um
         if len(points):
@@ -214,7 +225,12 @@ def _macrophages(rng: np.random.Generator, layout: Layout, labels: Labels, step_
     fiber = np.flatnonzero(layout.kinds == "necrotic") + 1
     area = np.array([shape.area for shape in layout.fibers[fiber - 1]])
     number = rng.poisson(area / 260 * rng.uniform(0.1, 1.6, len(fiber)))
-    points = np.vstack([np.empty((0, 2)), *(_within(rng, layout.fibers[f - 1], n) for f, n in zip(fiber, number, strict=True))])
+    points = np.vstack(
+        [
+            np.empty((0, 2)),
+            *(_within(rng, layout.fibers[f - 1], n) for f, n in zip(fiber, number, strict=True)),
+        ]
+    )
     radius = rng.uniform(2.6, 4.6, len(points))
     short = radius * rng.uniform(0.6, 0.95, len(points))
     angle = rng.uniform(0, np.pi, len(points))
@@ -256,7 +272,9 @@ def _along_fibers(rng: np.random.Generator, layout: Layout, per_mm: float, insid
     fiber = np.repeat(np.arange(len(rings)), number)
     along = rng.random(len(fiber)) * length[fiber]
     point = shapely.get_coordinates(shapely.line_interpolate_point(rings[fiber], along))
-    ahead = shapely.get_coordinates(shapely.line_interpolate_point(rings[fiber], (along + 1.5) % length[fiber]))
+    ahead = shapely.get_coordinates(
+        shapely.line_interpolate_point(rings[fiber], (along + 1.5) % length[fiber])
+    )
     angle = np.arctan2(*(ahead - point).T[::-1])
     long_um = rng.uniform(2.8, 5.5, len(fiber)) if inside else rng.uniform(2.2, 5.0, len(fiber))
     short = rng.uniform(1.1, 2.0, len(fiber)) if inside else rng.uniform(0.7, 1.5, len(fiber))
@@ -290,7 +308,7 @@ def _fibroblasts(rng: np.random.Generator, layout: Layout, labels: Labels, step_
     tree = shapely.STRtree(layout.fascicles)
     outside = np.ones(len(points), bool)
     outside[tree.query(spots, predicate="within")[0]] = False
-    points, spots = points[outside], spots[outside]
+    points, spots = points[outside], np.asarray(spots)[outside]
     nearest = np.asarray(tree.nearest(spots))
     edge = shapely.get_exterior_ring(layout.fascicles[nearest])
     along = shapely.line_locate_point(edge, spots)
@@ -329,7 +347,7 @@ def sample_map(image: npt.NDArray[np.generic], points: Floats, step_um: float) -
     return values
 
 
-def fill_shape(image: npt.NDArray[np.generic], shape: shapely.Polygon, step_um: float, value: float) -> None:
+def fill_shape(image: npt.NDArray[Any], shape: shapely.Polygon, step_um: float, value: float) -> None:
     """Fill a polygon in place, to a sixteenth of a pixel."""
     for part in shapely.get_parts(shape):
         rings = [part.exterior, *part.interiors]

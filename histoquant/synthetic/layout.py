@@ -145,7 +145,7 @@ def _bend(rng: np.random.Generator, shapes: Shapes, amplitude_um: float, wave_um
         y = ((points[:, 1] - top) / wave_um + 1).astype(np.float32)
         fine = cv2.resize(field, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
         row, column = (y * 8).astype(int), (x * 8).astype(int)
-        return points + np.asarray(fine)[row, column]
+        return np.asarray(points + fine[row, column])
 
     return np.asarray(shapely.transform(dense, displace))
 
@@ -192,7 +192,8 @@ def _scatter(rng: np.random.Generator, tissue: Polygon, expected: float, spread_
 def _fascicles(rng: np.random.Generator, tissue: Polygon, settings: LayoutSettings) -> Shapes:
     """Fascicles with rounded corners; what the outline cuts ends at the outline."""
     reach = settings.fascicle_um
-    box = tuple(np.array(tissue.bounds) + [-reach, -reach, reach, reach])
+    left, top, right, bottom = tissue.bounds
+    box = left - reach, top - reach, right + reach, bottom + reach
     number = int((box[2] - box[0]) * (box[3] - box[1]) / (reach**2 * np.pi / 4) * 0.95)
     radii = reach / 2 * rng.lognormal(0, 0.25, max(number, 8))
     cells, index = divide_plane(_ring(_pack(rng, box, radii), box), _pad(radii, 24) ** 2)
@@ -201,7 +202,7 @@ def _fascicles(rng: np.random.Generator, tissue: Polygon, settings: LayoutSettin
     rounded = shapely.buffer(shapely.buffer(cells, -(gap + 40)), 40)
     inside = shapely.intersection(rounded, tissue.buffer(-4))
     keep = shapely.area(inside) > 4 * settings.fiber_um**2
-    return _largest(inside[keep])
+    return _largest(inside[keep]) if keep.any() else np.array([tissue.buffer(-4)])
 
 
 def _ring(sites: Floats, box: tuple[float, ...]) -> Floats:
@@ -220,13 +221,12 @@ def _vessels(rng: np.random.Generator, tissue: Polygon, fascicles: Shapes, wante
     """Vessels where the perimysium is widest."""
     left, top, right, bottom = tissue.bounds
     points = rng.uniform((left, top), (right, bottom), (4000, 2))
-    spots = shapely.points(points)
     inside = shapely.contains_xy(tissue.buffer(-15), *points.T)
-    points, spots = points[inside], spots[inside]
+    points = points[inside]
     if not len(points) or not len(fascicles):
         return np.empty((0, 3))
     tree = shapely.STRtree(fascicles)
-    pair, room = tree.query_nearest(spots, all_matches=False, return_distance=True)
+    _, room = tree.query_nearest(shapely.points(points), all_matches=False, return_distance=True)
     wide = np.argsort(-room, kind="stable")
     chosen: list[Floats] = []
     for spot in wide:
@@ -267,7 +267,11 @@ def _fibers(
 
 
 def _shape_fibers(
-    rng: np.random.Generator, cells: Shapes, kinds: npt.NDArray[np.int64], foci: Floats, settings: LayoutSettings
+    rng: np.random.Generator,
+    cells: Shapes,
+    kinds: npt.NDArray[np.int64],
+    foci: Floats,
+    settings: LayoutSettings,
 ) -> tuple[Shapes, npt.NDArray[np.str_]]:
     """Bend, shrink by the endomysium and round the corners."""
     cells = _bend(rng, cells, settings.waviness_um, settings.fiber_um * 0.6)

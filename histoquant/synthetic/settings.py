@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from histoquant.protocol import Positive, Settings, Share, Vector
 
 Density = Annotated[float, Field(ge=0, le=3)]
 Count = Annotated[int, Field(ge=0)]
+Length = Annotated[float, Field(ge=200, le=30_000)]
 Amount = Annotated[float, Field(ge=0)]
 Span = tuple[Density, Density]
 
@@ -124,10 +125,17 @@ class StainingSettings(Settings):
 class RenderSettings(Settings):
     """A section to render."""
 
-    size_um: tuple[Positive, Positive] = (2400.0, 2400.0)
+    size_um: tuple[Length, Length] = (2400.0, 2400.0)
     """Width and height of the slide."""
     mpp: Annotated[float, Field(ge=0.1, le=2)] = 0.5
     """Pixel size, um/px."""
     layout: LayoutSettings = LayoutSettings()
     cells: CellsSettings = CellsSettings()
     staining: StainingSettings = StainingSettings()
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        """Some tissue must be left inside the rim."""
+        if min(self.size_um) < 2 * self.layout.rim_um + 100:
+            raise ValueError("size_um must exceed twice rim_um by 100 um")
+        return self

@@ -28,7 +28,12 @@ def write_section(section: Section, path: Path, quality: int = 85) -> None:
         f"Aperio Image Library v12.0.0\r\n{pixels.shape[1]}x{pixels.shape[0]} (256x256) JPEG Q={quality}"
         f"|AppMag = {10 / section.mpp:g}|MPP = {section.mpp:g}"
     )
-    jpeg = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": quality}, "metadata": None}
+    jpeg = {
+        "photometric": "rgb",
+        "compression": "jpeg",
+        "compressionargs": {"level": quality},
+        "metadata": None,
+    }
     with tifffile.TiffWriter(path) as slide:
         slide.write(pixels, description=about, tile=(256, 256), **jpeg)
         small = cv2.resize(pixels, None, fx=1 / 4, fy=1 / 4, interpolation=cv2.INTER_AREA)

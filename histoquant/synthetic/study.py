@@ -40,6 +40,13 @@ class MarkerPlan(Settings):
     """Correlation of the marker with the patient's severity."""
 
 
+PAPER_MARKERS = {
+    "BAFF": MarkerPlan(mean=(0.06, 0.06), sd=(0.03, 0.05), compartment="cell", loading=0.3),
+    "BAFF-R": MarkerPlan(mean=(0.27, 0.42), sd=(0.14, 0.23)),
+    "CD19": MarkerPlan(mean=(0.18, 0.36), sd=(0.08, 0.21)),
+}
+
+
 class StudyPlan(Settings):
     """A study to make up; means and deviations as in Zhao et al. 2020, table 4."""
 
@@ -47,11 +54,7 @@ class StudyPlan(Settings):
     """Patients of the first and of the second group."""
     groups: tuple[str, str] = ("non-refractory", "refractory")
     """Names of the groups."""
-    markers: dict[str, MarkerPlan] = {
-        "BAFF": MarkerPlan(mean=(0.06, 0.06), sd=(0.03, 0.05), compartment="cell", loading=0.3),
-        "BAFF-R": MarkerPlan(mean=(0.27, 0.42), sd=(0.14, 0.23)),
-        "CD19": MarkerPlan(mean=(0.18, 0.36), sd=(0.08, 0.21)),
-    }
+    markers: dict[str, MarkerPlan] = PAPER_MARKERS
     """Markers by name."""
     correlated: tuple[str, str] = ("BAFF-R", "CD19")
     """Markers whose correlation is planted."""
@@ -219,8 +222,8 @@ def write_study(
     for name in ("slides", "truth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     jobs = [
-        _Job(folder, row.section, row.planted, plan.markers[row.marker].compartment, seed, plan)
-        for row in table.itertuples()
+        _Job(folder, section, float(planted), plan.markers[marker].compartment, seed, plan)
+        for section, marker, planted in zip(table.section, table.marker, table.planted, strict=True)
     ]
     made = {}
     for done, counts in enumerate(_make_all(jobs, workers), start=1):
@@ -248,7 +251,11 @@ def _make_section(job: _Job) -> dict[str, Any]:
     """Render and write one section; its true counts."""
     rng = spawn_rng(job.seed, job.section)
     settings = vary_section(rng, job.plan.render) if job.plan.vary else job.plan.render
-    cells = {**settings.cells.model_dump(), "positive_cells_per_fiber": job.planted, "compartment": job.compartment}
+    cells = {
+        **settings.cells.model_dump(),
+        "positive_cells_per_fiber": job.planted,
+        "compartment": job.compartment,
+    }
     settings = settings.model_copy(update={"cells": type(settings.cells).model_validate(cells)})
     section = render_section(rng, settings)
     truth = tell_truth(section)

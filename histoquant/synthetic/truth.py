@@ -84,7 +84,7 @@ def truth_in_field(truth: Truth, field: Field, count_without_nucleus: bool = Fal
 
     Examples
     --------
-    >>> cells = pd.DataFrame({"x_um": [1.0], "y_um": [1.0], "nucleus_radius_um": [2.0], "positive": [1]})
+    >>> cells = pd.DataFrame({"x_um": [4.0], "y_um": [4.0], "nucleus_radius_um": [2.0], "positive": [1]})
     >>> truth = Truth(np.array([[1, 1, 1, 2]], np.int32), 0.0, 0.0, 4.0, cells)
     >>> truth_in_field(truth, Field(1, "square", 4.0, 4.0, 8.0, 8.0))
     Count(fibers=1, positive_cells=1)
@@ -178,7 +178,9 @@ def write_truth(truth: Truth, prefix: Path) -> None:
     if truth.uncertain is not None:
         images["ignore"] = truth.uncertain.astype(np.uint8)
     for name, image in images.items():
-        tifffile.imwrite(_name(prefix, f"{name}.tif"), image, description=about, compression="zlib", metadata=None)
+        tifffile.imwrite(
+            _name(prefix, f"{name}.tif"), image, description=about, compression="zlib", metadata=None
+        )
     table = truth.cells.round({"x_um": 2, "y_um": 2, "nucleus_radius_um": 2, "dab_od": 3})
     table.to_csv(_name(prefix, "cells.csv"), index=False, lineterminator="\n")
 
@@ -207,7 +209,9 @@ def read_truth(prefix: Path, slide_mpp: float | None = None, step: int = 4) -> T
     image, table, ignore = (_name(prefix, name) for name in ("fibers.tif", "cells.csv", "ignore.tif"))
     for path in (image, table):
         if not path.is_file():
-            raise TruthError("is missing", path, "give the folder and the beginning of the truth files' names")
+            raise TruthError(
+                "is missing", path, "give the folder and the beginning of the truth files' names"
+            )
     with tifffile.TiffFile(image) as file:
         labels = file.pages[0].asarray().astype(np.int32)
         about = file.pages[0].description
