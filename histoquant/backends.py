@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import openslide
@@ -75,8 +76,8 @@ def _blend_on_white(pixels: Rgb, premultiplied: bool = False) -> Rgb:
     if pixels.shape[2] == 3:
         return np.ascontiguousarray(pixels)
     rgb, alpha = pixels[..., :3], pixels[..., 3:]
-    if bool((alpha == 255).all()):
-        return np.ascontiguousarray(rgb)
+    if alpha.min(initial=255) == 255:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.uint8)
     share = alpha.astype(np.float32) / 255
     light = rgb.astype(np.float32) * (1.0 if premultiplied else share) + 255 * (1 - share)
     return np.clip(np.rint(light), 0, 255).astype(np.uint8)

@@ -26,7 +26,7 @@ _LEAK = 0.25
 # Within reach of a darker one, a nucleus ends where its stain falls below this share.
 _PEAK_SHARE = 0.4
 # A ring encloses most of its cell at the highest level at which it is still closed.
-_RING_STEPS = (1.0, 1.5, 2.2, 3.3, 5.0, 7.5)
+_RING_STEPS = (0.7, 1.0, 1.5, 2.2, 3.5, 6.0)
 _BODY_STEP = 2.5
 
 
@@ -66,7 +66,7 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     walls |= cv2.dilate(inside, _disc(1)) > 0
     nuclei = _find_nuclei(np.where(walls, 0, blue - _LEAK * np.maximum(brown, 0)), settings, mpp)
     cores = _add_labels(rings, nuclei)
-    bodies = _find_bodies(brown, cores > 0, settings, mpp)
+    bodies = _find_bodies(stains.dab - floor, cores > 0, settings, mpp)
     return grow_labels(_add_labels(cores, bodies), settings.growth_um / mpp)
 
 
@@ -178,12 +178,15 @@ def _find_holes(below: npt.NDArray[np.uint8], settings: CellSettings, mpp: float
     return np.asarray(hole.astype(np.uint8)[labels])
 
 
-def _find_bodies(brown: FloatImage, known: Mask, settings: CellSettings, mpp: float) -> Labels:
-    """Cores of brown bodies that hold no other core: what growing will bring back is taken off."""
-    solid = (brown > _BODY_STEP * settings.ring_od).astype(np.uint8)
+def _find_bodies(dab: FloatImage, known: Mask, settings: CellSettings, mpp: float) -> Labels:
+    """Cores of brown bodies that hold no other core: what growing will bring back is taken off.
+
+    DAB itself, not DAB above its background: of a brown fiber, the corners would be left.
+    """
+    solid = (cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp) > _BODY_STEP * settings.ring_od).astype(np.uint8)
     cores = _label(cv2.erode(solid, _disc(settings.growth_um / mpp)))
     grown = cv2.dilate(known.astype(np.uint8), _disc(settings.growth_um / mpp)) > 0
-    taken = np.bincount(cores[grown], minlength=int(cores.max()) + 1) > 0
+    taken = np.bincount(cores[grown], minlength=int(cores.max(initial=0)) + 1) > 0
     free = np.where(taken[cores], 0, cores).astype(np.int32)
     return _keep_sizes(free, _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
 

@@ -132,8 +132,7 @@ def info(slide: Path, *, mpp: float | None = None) -> int:
 
     with open_slide(slide, mpp) as opened:
         for key, value in describe_slide(opened).items():
-            shown = "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            print(f"{key + ':':16} {'–' if shown in (None, '') else shown}")
+            print(f"{key + ':':16} {_tell(value)}")
     return OK
 
 
@@ -325,6 +324,14 @@ def _choose_workers(asked: int | None) -> int:
     if asked is not None and asked < 1:
         raise HistoquantError(f"{asked} is no number of workers", "--workers", "give 1 or more")
     return asked or os.cpu_count() or 1
+
+
+def _tell(value: object) -> str:
+    """A value for reading: numbers that belong together as 2220 x 2967."""
+    if isinstance(value, list | tuple):
+        between = " x " if value and isinstance(value[0], int | float) else "; "
+        return between.join(map(_tell, value)) or "–"
+    return "–" if value is None else str(value)
 
 
 def _complain(text: str) -> None:

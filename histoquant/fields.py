@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from histoquant.errors import FieldsError
-from histoquant.geometry import Field, rasterize_field
+from histoquant.geometry import Field, contains_points, rasterize_field
 from histoquant.protocol import FieldSettings
 
 Mask = npt.NDArray[np.bool_]
@@ -219,14 +219,11 @@ def _draw_sequence(
     ground: _Ground, rng: np.random.Generator
 ) -> tuple[list[Field], list[dict[str, float | str]]]:
     settings, mpp = ground.settings, ground.mpp
-    free = ground.candidates.copy()
+    rows, columns = np.nonzero(ground.candidates)
     placed: list[Field] = []
     refused: list[dict[str, float | str]] = []
     misses = 0
-    while len(placed) < settings.count and misses < _PATIENCE:
-        rows, columns = np.nonzero(free)
-        if rows.size == 0:
-            break
+    while len(placed) < settings.count and misses < _PATIENCE and rows.size:
         pick = int(rng.integers(rows.size))
         x, y = (round(float((c + rng.random()) * mpp), 3) for c in (columns[pick], rows[pick]))
         field = Field(len(placed) + 1, settings.shape, x, y, settings.width_um, settings.width_um)
@@ -237,7 +234,8 @@ def _draw_sequence(
             continue
         misses = 0
         placed.append(field)
-        free &= ~_surely_overlapping(field, free.shape, mpp)
+        free = ~_surely_overlapping(field, (columns + 0.5) * mpp, (rows + 0.5) * mpp, mpp)
+        rows, columns = rows[free], columns[free]
     return placed, refused
 
 
@@ -263,9 +261,11 @@ def _overlap(a: Field, b: Field) -> bool:
     return bool(np.hypot(dx, dy) < a.width_um) if a.shape == "circle" else max(dx, dy) < a.width_um
 
 
-def _surely_overlapping(field: Field, shape: tuple[int, int], mpp: float) -> Mask:
-    """Pixels in which every center would overlap `field`."""
+def _surely_overlapping(
+    field: Field, x_um: npt.NDArray[np.floating[Any]], y_um: npt.NDArray[np.floating[Any]], mpp: float
+) -> Mask:
+    """Pixels, by their centers, in which every center of a field would overlap `field`."""
     to_corner = np.sqrt(0.5) if field.shape == "circle" else 0.5
     reach = 2 * (field.width_um - to_corner * mpp)
     around = Field(0, field.shape, field.center_x_um, field.center_y_um, reach, reach)
-    return rasterize_field(around, shape, 0.0, 0.0, mpp)
+    return contains_points(around, x_um, y_um)

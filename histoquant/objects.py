@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from histoquant.annotations import Annotations, labels_to_features, rasterize_area
+from histoquant.annotations import Annotations, labels_to_features, make_properties, rasterize_area
 from histoquant.geometry import Field, rasterize_field
 from histoquant.inclusion import count_half_area, measure_inclusion
 from histoquant.measure import measure_cells, measure_fibers
@@ -18,6 +19,7 @@ from histoquant.tables import OBJECT_COLUMNS
 
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+_COLORS = {"fiber": (0, 114, 178), "cell": (213, 94, 0)}
 
 
 def find_inside(field: Field, annotations: Annotations, stains: Stains) -> Mask:
@@ -126,16 +128,18 @@ def outline_objects(
         if kind == "cell":
             rows = rows[rows["positive"].astype(bool)]
         kept = np.where(np.isin(labels, rows["label"].to_numpy(int)), labels, 0)
-        properties = {
-            int(row["label"]): {
-                "name": row["object"],
-                "counted": bool(row["counted"]),
-                "fraction_in_field": round(float(row["fraction_in_field"]), 4),
-                "positive": bool(row["positive"]),
-            }
-            for row in rows.to_dict("records")
-        }
+        properties = {int(row["label"]): _describe(row) for row in rows.to_dict("records")}
         features += labels_to_features(
             kept.astype(np.int32), stains.x_um, stains.y_um, stains.mpp, slide_mpp, properties
         )
     return features
+
+
+def _describe(row: Mapping[Hashable, Any]) -> dict[str, object]:
+    """Properties of an object as QuPath shows them."""
+    name = "Fiber" if row["kind"] == "fiber" else "Positive cell"
+    name = name if row["counted"] else f"{name}, not counted"
+    numbers = {
+        key: float(row[key]) for key in ("area_um2", "fraction_in_field", "dab_od") if pd.notna(row[key])
+    }
+    return {"name": row["object"], **make_properties("detection", name, _COLORS[row["kind"]], numbers)}

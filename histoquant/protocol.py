@@ -16,13 +16,14 @@ from histoquant.errors import ProtocolError
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Density = Annotated[float, Field(gt=0, le=3)]
+Intensity = Annotated[float, Field(gt=0, le=255)]
 Vector = tuple[float, float, float]
 
 
 class Settings(BaseModel):
     """Frozen settings; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class MarkerSettings(Settings):
@@ -75,7 +76,7 @@ class TissueSettings(Settings):
 class StainSettings(Settings):
     """White point and stain vectors."""
 
-    white: Vector | Literal["auto"] = "auto"
+    white: tuple[Intensity, Intensity, Intensity] | Literal["auto"] = "auto"
     """Intensity of empty glass per channel (red, green, blue), or `auto`: estimated per slide."""
     vectors: Literal["default", "auto"] | tuple[Vector, Vector] = "default"
     """Optical density of haematoxylin and of DAB, `default`, or `auto`: estimated per slide."""
@@ -137,11 +138,17 @@ class Protocol(Settings):
     markers: dict[str, MarkerSettings] = SHIPPED_MARKERS
     """Markers by name; BAFF, BAFF-R and CD19 are shipped, others are added."""
     fields: FieldSettings = FieldSettings()
+    """How fields are drawn and what counts in them."""
     tissue: TissueSettings = TissueSettings()
+    """What is tissue on the overview."""
     stain: StainSettings = StainSettings()
+    """White point and stain vectors."""
     fibers: FiberSettings = FiberSettings()
+    """Segmentation of muscle fibers."""
     cells: CellSettings = CellSettings()
+    """Segmentation of nuclei and cells."""
     statistics: StatisticsSettings = StatisticsSettings()
+    """Intervals and permutation tests."""
 
     @model_validator(mode="before")
     @classmethod
@@ -218,9 +225,8 @@ def validate_protocol(data: dict[str, Any], where: object = "protocol") -> Proto
     try:
         return Protocol.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ProtocolError(f"key {key}: {first['msg']}", where, "correct the key in the protocol") from error
+        key, message = _explain(error)
+        raise ProtocolError(f"key {key}: {message}", where, "correct the key in the protocol") from error
 
 
 def hash_protocol(protocol: Protocol) -> str:
@@ -234,3 +240,14 @@ def hash_measurement(protocol: Protocol, marker: str) -> str:
     markers = {name: settings for name, settings in protocol.markers.items() if name == marker}
     update = {"markers": markers, "statistics": StatisticsSettings()}
     return hash_protocol(protocol.model_copy(update=update))
+
+
+def _explain(error: ValidationError) -> tuple[str, str]:
+    """The first key that is wrong, and what each form it may take misses."""
+    messages: dict[str, list[str]] = {}
+    for one in error.errors():
+        # A part with a bracket is a type, where a key may have one of several.
+        key = ".".join(str(part) for part in one["loc"] if "[" not in str(part))
+        messages.setdefault(key, []).append(one["msg"])
+    key = next(iter(messages))
+    return key, ", or ".join(messages[key])

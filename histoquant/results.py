@@ -33,6 +33,12 @@ TEXT_COLUMNS = (
     "shape",
     "status",
     "reason",
+    "analysis",
+    "marker_2",
+    "group_2",
+    "estimate_name",
+    "method",
+    "note",
 )
 
 
@@ -82,14 +88,12 @@ def open_run(path: Path, fresh: bool = False) -> Iterator[RunFolder]:
         if not (fresh and used):
             yield RunFolder(path)
             return
-        aside = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-        try:
-            path.rename(aside)
-            path.mkdir()
-        except OSError as error:
-            raise ResultsError(
-                f"cannot be moved to {aside.name} ({error.strerror})", path, "choose another --out"
-            ) from error
+    # Only now: Windows does not move a folder in which a file is open.
+    try:
+        path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+        path.mkdir()
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot be moved aside ({error})", path, "choose another --out") from error
     with _hold(path):
         yield RunFolder(path)
 
@@ -102,7 +106,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     StorageError
         The disk is full or the folder is gone.
     """
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}")
+    aside = path.with_name(f".{path.name[:40]}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -111,9 +115,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
-        except OSError:
+        finally:
             aside.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise StorageError(
             f"cannot be written ({error.strerror})", path, "free space or mend the folder, then run again"
@@ -152,13 +155,15 @@ def read_table(path: Path) -> pd.DataFrame:
         The table is absent or damaged.
     """
     try:
-        header = pd.read_csv(path, nrows=0)
-        text = {name: str for name in header.columns if name in TEXT_COLUMNS or name.startswith("study_")}
+        names = list(pd.read_csv(path, nrows=0).columns)
+        # What follows the reason in sections.csv are the study table's own columns.
+        own = names.index("reason") + 1 if "reason" in names else len(names)
+        text = {name: str for index, name in enumerate(names) if name in TEXT_COLUMNS or index >= own}
         table = pd.read_csv(
             path,
             dtype=text,
             keep_default_na=False,
-            na_values={name: [""] for name in header.columns if name not in text},
+            na_values={name: [""] for name in names if name not in text},
         )
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
@@ -217,9 +222,13 @@ def write_section(folder: Path, files: Mapping[str, bytes], record: Mapping[str,
     """
     try:
         (folder / RECORD).unlink(missing_ok=True)
-        for stale in ("fields", "overlays"):
-            if (folder / stale).is_dir():
-                shutil.rmtree(folder / stale)
+        for stale in folder.iterdir() if folder.is_dir() else ():
+            if stale.name == "edits":
+                continue
+            if stale.is_dir():
+                shutil.rmtree(stale)
+            else:
+                stale.unlink()
     except OSError as error:
         raise StorageError(f"cannot be cleared ({error.strerror})", folder, "mend the folder") from error
     for name, data in files.items():

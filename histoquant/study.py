@@ -7,22 +7,26 @@ import csv
 import hashlib
 import io
 import math
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from histoquant.errors import StudyError
+from histoquant.backends import open_backend
+from histoquant.errors import SlideError, StudyError
 
 REQUIRED = ("patient", "group", "marker", "slide")
 OPTIONAL = ("section", "mpp", "kind", "block", "annotations", "batch", "control")
 FIELD_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 MPP_RANGE = (0.1, 1.1)
-_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+# Names that Windows keeps for devices, whatever follows a dot.
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|$)")
 _MAX_NAME_BYTES = 180
 
 Kind = Literal["slide", "field"]
@@ -147,7 +151,7 @@ def encode_name(name: str) -> str:
     encoded = "".join(c if c.isalnum() or c in "-_.+=@, ()" else _percent(c) for c in name)
     if encoded[:1] in (".", " ") or _RESERVED.match(encoded):
         encoded = _percent(encoded[0]) + encoded[1:]
-    if encoded[-1:] in (".", " ") and len(encoded) > 3:
+    if encoded[-1:] in (".", " "):
         encoded = encoded[:-1] + _percent(encoded[-1])
     if len(encoded.encode()) <= _MAX_NAME_BYTES:
         return encoded
@@ -156,7 +160,7 @@ def encode_name(name: str) -> str:
 
 
 def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) -> str:
-    """Fingerprint a file by its size and blocks spread over it, or a folder by its files.
+    """Fingerprint a file by its size and blocks spread over it, or a folder by its visible files.
 
     Parameters
     ----------
@@ -178,8 +182,9 @@ def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) ->
     digest = hashlib.sha256()
     if path.is_dir():
         for child in sorted(path.iterdir()):
-            if child.is_file():
-                digest.update(f"{child.name}\0{fingerprint_file(child)}".encode())
+            # Hidden files come and go as people browse a folder.
+            if child.is_file() and not child.name.startswith("."):
+                digest.update(os.fsencode(child.name) + b"\0" + fingerprint_file(child).encode())
         return digest.hexdigest()
     size = path.stat().st_size
     digest.update(str(size).encode())
@@ -204,21 +209,23 @@ def _percent(character: str) -> str:
 
 
 def _read_text(path: Path) -> tuple[str, str]:
-    if path.is_dir():
-        raise StudyError("is a folder", path, "give the study table, a CSV file")
     try:
+        if path.is_dir():
+            raise StudyError("is a folder", path, "give the study table, a CSV file")
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise StudyError("does not exist", path, "check the path of the study table") from error
     except OSError as error:
         raise StudyError(f"cannot be read ({error.strerror})", path, "check its permissions") from error
-    if not data.strip():
-        raise StudyError("is empty", path, f"give a table with the columns {', '.join(REQUIRED)}")
     for encoding in ["utf-8-sig"] if data.startswith(b"\xef\xbb\xbf") else ["utf-8", "gb18030"]:
         try:
-            return data.decode(encoding), encoding
+            text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if not text.strip():
+            raise StudyError("is empty", path, f"give a table with the columns {', '.join(REQUIRED)}")
+        if "\0" not in text:
+            return text, encoding
     raise StudyError("is neither UTF-8 nor GB18030 text", path, "save it as CSV UTF-8")
 
 
@@ -226,7 +233,7 @@ def _parse_rows(text: str, path: Path) -> tuple[str, list[_Row]]:
     """Rows with the delimiter whose header has most of the required columns."""
 
     def count_columns(delimiter: str) -> int:
-        header = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
         return len({cell.strip().lower() for cell in header} & set(REQUIRED))
 
     try:
@@ -343,7 +350,15 @@ def _refuse_clash(name: str, group: Sequence[_Row], path: Path) -> None:
                     f"{where}, column {key}",
                     "make them equal",
                 )
+    slides: dict[str, int] = {}
     for line, row in group:
+        earlier = slides.setdefault(row["slide"], line)
+        if earlier != line:
+            raise StudyError(
+                f"names the same image of section {name} as row {earlier}",
+                f"{path}, row {line}, column slide",
+                "remove one of the two",
+            )
         if not _is_field(path.parent / row["slide"], row.get("kind", "")):
             raise StudyError(
                 f"section {name} has several rows, and this one is a whole slide",
@@ -353,18 +368,18 @@ def _refuse_clash(name: str, group: Sequence[_Row], path: Path) -> None:
 
 
 def _is_field(path: Path, kind: str) -> bool:
-    if kind:
-        return kind == "field"
-    if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
-        from histoquant.errors import SlideError
-        from histoquant.slide import open_slide
-
-        try:
-            with open_slide(path) as slide:
-                return slide.kind == "field"
-        except SlideError:
-            return True  # it fails by itself, with its own reason
-    return path.suffix.lower() in FIELD_SUFFIXES or path.is_dir()
+    if kind.lower() in ("slide", "field"):
+        return kind.lower() == "field"
+    suffix = path.suffix.lower()
+    try:
+        if suffix in FIELD_SUFFIXES or path.is_dir():
+            return True
+        if suffix not in TIFF_SUFFIXES:
+            return False
+        with closing(open_backend(path)) as backend:
+            return backend.about.is_field
+    except (SlideError, OSError):
+        return True  # it fails by itself, with its own reason
 
 
 def _make_section(
@@ -402,13 +417,13 @@ def _make_section(
 
 def _make_source(line: int, row: Mapping[str, str], table: Path, problems: list[str]) -> Source:
     slide = table.parent / row["slide"]
-    if not slide.exists():
+    if not _is_there(slide):
         problems.append(f"row {line}, column slide: {row['slide']} does not exist; check the path")
     kind = row.get("kind", "").lower()
     if kind not in ("", "slide", "field"):
         problems.append(f"row {line}, column kind: {kind} is not slide or field")
     annotations = table.parent / row["annotations"] if row.get("annotations") else None
-    if annotations is not None and not annotations.is_file():
+    if annotations is not None and not _is_there(annotations):
         problems.append(
             f"row {line}, column annotations: {row['annotations']} does not exist; check the path"
         )
@@ -416,6 +431,14 @@ def _make_source(line: int, row: Mapping[str, str], table: Path, problems: list[
     if trouble:
         problems.append(f"row {line}, column mpp: {trouble}")
     return Source(slide, line, mpp, cast("Kind | None", kind or None), annotations)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:  # absent, too long a name, or a folder closed to us
+        return False
+    return True
 
 
 def _parse_mpp(text: str) -> tuple[float | None, str]:

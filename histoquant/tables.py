@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -86,7 +86,7 @@ def build_sections(
         Columns `SECTION_COLUMNS`, then the study table's own.
     """
     rows = []
-    taken = {*SECTION_COLUMNS}
+    extras = _name_extras([name for section in sections for name in section.extra])
     for section in sections:
         if section.id not in records:
             continue
@@ -96,10 +96,9 @@ def build_sections(
         summary = summarise_section(own, int(record["fields_asked"]), settings, rng)
         if record["status"] == "failed":
             summary |= {"status": "failed", "reason": record["reason"]}
-        extra = {f"study_{name}" if name in taken else name: value for name, value in section.extra.items()}
+        extra = {extras[name]: value for name, value in section.extra.items()}
         rows.append({**_identify(section), **summary, **extra})
-    extras = [name for name in (rows[0] if rows else {}) if name not in taken]
-    table = pd.DataFrame(rows, columns=[*SECTION_COLUMNS, *extras])
+    table = pd.DataFrame(rows, columns=[*SECTION_COLUMNS, *extras.values()])
     counts = ("fields_asked", "fields", "fibers", "positive_cells", "positive_fibers")
     return _finish(table.astype(dict.fromkeys(counts, "Int64")))
 
@@ -146,6 +145,18 @@ def _identify(section: Section) -> dict[str, str]:
         "batch": section.batch,
         "control": section.control,
     }
+
+
+def _name_extras(columns: Iterable[str]) -> dict[str, str]:
+    """Names in sections.csv of the study table's own columns; a name that is taken gets a prefix."""
+    names: dict[str, str] = {}
+    own = list(dict.fromkeys(columns))
+    for column in own:
+        name = column
+        while name in SECTION_COLUMNS or (name != column and name in own):
+            name = f"study_{name}"
+        names[column] = name
+    return names
 
 
 def _finish(table: pd.DataFrame, *last: str) -> pd.DataFrame:

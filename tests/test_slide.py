@@ -152,7 +152,7 @@ def test_real_file_that_does_not_open(name, what):
 def test_pixels_of_real_files():
     with open_slide(SLIDES / "cmu-1-small-region.svs") as slide:
         patch = slide.read(499.0, 499.0, 49.9, 24.95)
-        page = tifffile.TiffFile(slide.path).pages[0].asarray()
+        page = tifffile.imread(slide.path, key=0)
     assert (patch.x_um, patch.y_um, patch.mpp) == (499.0, 499.0, 0.499)
     assert patch.pixels.shape == (50, 100, 3)
     assert (patch.pixels == page[1000:1050, 1000:1100]).all()
@@ -209,7 +209,7 @@ def test_aperio_pyramid_reads_as_tifffile_does(tmp_path):
 def test_jpeg_tiles_decode_equally_in_openslide_and_tifffile(tmp_path):
     path = write_aperio(tmp_path / "a.svs", make_rgb(600, 900), compression="jpeg")
     with open_slide(path) as slide:
-        assert (slide.overview(0.25).pixels == tifffile.TiffFile(path).pages[0].asarray()).all()
+        assert (slide.overview(0.25).pixels == tifffile.imread(path, key=0)).all()
 
 
 @pytest.mark.parametrize("mpp", [0.5, 0.4, 0.7, 0.95])
@@ -427,7 +427,7 @@ def test_field_images_without_scale(tmp_path):
     photo = write_png(tmp_path / "photo.jpg", rgb, quality=95)
     for path, mpp, problem in [
         (plain, None, "does not tell"),
-        (screen, None, "352.8 um/px is not plausible"),
+        (screen, None, "352.7 um/px is not plausible"),
         (camera, 0.5, None),
         (photo, None, "does not tell"),
     ]:

@@ -84,7 +84,8 @@ def _list_settings(
     for key, value in values.items():
         known = model.model_fields.get(key) if model else None
         if not isinstance(value, Mapping):
-            yield prefix + key, format_setting(value), (known.description or "") if known else ""
+            meaning = (known.description or "") if known else ""
+            yield prefix + key, format_setting(value), meaning.replace("`", "")
         elif known and isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
             yield from _list_settings(value, known.annotation, f"{prefix}{key}.")
         else:

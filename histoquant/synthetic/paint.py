@@ -140,7 +140,7 @@ def _ground(
     for fascicle in layout.fascicles:
         fill_shape(bundles, fascicle, step_um, 1)
     drift = 1 + np.float32(light.unevenness * 0.4) * _noise(rng, shape, 600 / step_um)
-    strands = _strands(rng, bundles, step_um)
+    strands = _strands(rng, labels, bundles, step_um)
     soft = cv2.GaussianBlur(tissue.astype(np.float32), (0, 0), 1.2) * np.maximum(drift, 0.2)
     gap_h, gap_d = {"pale": (0.35, 0.7), "similar": (0.85, 0.95), "hue": (0.45, 2.0), "dark": (1.5, 1.8)}[
         light.endomysium
@@ -158,17 +158,21 @@ def _grain(rng: np.random.Generator, labels: Labels, step_um: float, layout: Lay
     """Granularity of fibers, a darker rim, and the holes of necrotic ones; 1 on average."""
     shape = labels.shape
     depth = cv2.distanceTransform((labels > 0).astype(np.uint8), cv2.DIST_L2, 3)
-    rim = cv2.exp(depth * np.float32(-step_um / 1.5))
+    rim = cv2.exp(depth * np.float32(-step_um / 2.2))
     fine, wide = _noise(rng, shape, 1.3 / step_um), _noise(rng, shape, 18 / step_um)
-    grain = cv2.addWeighted(fine, 0.7 * texture, wide, 0.5 * texture, 1) + np.float32(0.3) * rim
+    grain = cv2.addWeighted(fine, texture, wide, 0.5 * texture, 1)
+    # The rim is dark where the membrane is cut aslant, and hardly seen elsewhere.
+    grain += rim * np.clip(np.float32(0.3) + np.float32(0.4) * wide, 0.05, None)
     holes = _noise(rng, shape, 5 / step_um)
     moth = np.concatenate([[False], layout.kinds == "necrotic"])[labels]
     grain[moth] = 0.5 * rim[moth] + np.clip(0.75 + 0.45 * holes[moth] + 0.2 * fine[moth], 0.1, 2)
-    return grain
+    return np.asarray(grain, np.float32)
 
 
-def _strands(rng: np.random.Generator, bundles: npt.NDArray[np.uint8], step_um: float) -> Layer:
-    """Density of connective tissue: 1 in fascicles, strands along their outlines between them."""
+def _strands(
+    rng: np.random.Generator, labels: Labels, bundles: npt.NDArray[np.uint8], step_um: float
+) -> Layer:
+    """Density of connective tissue: about 1; strands along fascicles between them, wisps all over."""
     shape = bundles.shape
     away = cv2.distanceTransform(1 - bundles, cv2.DIST_L2, 5)
     away = away * step_um + 3 * _noise(rng, shape, 40 / step_um) + _noise(rng, shape, 10 / step_um)
@@ -178,6 +182,9 @@ def _strands(rng: np.random.Generator, bundles: npt.NDArray[np.uint8], step_um: 
     index = (np.abs(away[between]) / 2.2 * 4).astype(np.int32) % len(profile)
     strands = np.ones(shape, np.float32)
     strands[between] = 0.75 + profile[index] * (0.8 + 0.5 * np.clip(patches[between], -1, 1))
+    gaps = labels == 0
+    ridge = np.exp(-((_noise(rng, shape, 9 / step_um)[gaps] / 0.12) ** 2))
+    strands[gaps] += 1.2 * ridge * np.clip(patches[gaps], 0, 1)
     return np.asarray(cv2.GaussianBlur(strands, (0, 0), 0.8))
 
 

@@ -125,10 +125,11 @@ def _describe_fibers(
     """Truth of every fiber; which hold DAB."""
     number = len(layout.fibers)
     size = np.bincount(labels.ravel(), minlength=number + 1)
-    rows, columns = np.nonzero(labels)
-    inside = labels[rows, columns]
+    flat = labels.ravel()
     middle = [
-        np.bincount(inside, place, number + 1)[1:] / np.maximum(size[1:], 1) for place in (columns, rows)
+        np.bincount(flat, np.broadcast_to(place, labels.shape).ravel(), number + 1)[1:]
+        / np.maximum(size[1:], 1)
+        for place in (np.arange(labels.shape[1]), np.arange(labels.shape[0])[:, None])
     ]
     odds = np.select([layout.kinds == "necrotic", layout.kinds == "regenerating"], [20.0, 8.0], 1.0)
     order = np.argsort(-odds * rng.random(number), kind="stable")

@@ -108,9 +108,9 @@ class StainingSettings(Settings):
     """Weakest and strongest DAB of such a fiber."""
     precipitate_per_mm2: Amount = 3.0
     """Specks of DAB precipitate."""
-    texture: Share = 0.07
+    texture: Share = 0.08
     """Granularity of fibers, relative."""
-    chromatin: Share = 0.22
+    chromatin: Share = 0.3
     """Mottling of nuclei, relative."""
     hazy: Share = 0.2
     """Share of nuclei that are not in the plane of focus."""

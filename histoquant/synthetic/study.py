@@ -181,6 +181,7 @@ def vary_section(rng: np.random.Generator, settings: RenderSettings) -> RenderSe
             else staining.endomysium,
             "white": tuple(white.clip(0, 250).tolist()),
             "blur_um": staining.blur_um * rng.uniform(0.8, 1.3),
+            "defocus_um": staining.defocus_um + rng.uniform(0, 0.5),
         },
     }
     varied = {
