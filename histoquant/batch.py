@@ -228,7 +228,7 @@ def _accept_prepared(future: Future[Any], job: _Job, protocol: Protocol) -> tupl
     job.rows.extend(prepared.failed)
     job.files["receipt.json"] = results.encode_json(prepared.receipt)
     if prepared.overview is not None:
-        job.files["overview.jpg"] = prepared.overview
+        job.files["overview.webp"] = prepared.overview
     return prepared.tasks
 
 

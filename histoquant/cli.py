@@ -90,7 +90,7 @@ def fields(
     slide
         The slide.
     out
-        Folder for receipt.json and overview.jpg.
+        Folder for receipt.json and overview.webp.
     mpp
         Pixel size in um, where the slide does not say it.
     protocol
@@ -111,7 +111,7 @@ def fields(
     with open_run(out) as folder:
         write_bytes(folder.path / "receipt.json", encode_json(prepared.receipt))
         if prepared.overview is not None:
-            write_bytes(folder.path / "overview.jpg", prepared.overview)
+            write_bytes(folder.path / "overview.webp", prepared.overview)
     drawn, asked = len(prepared.tasks), prepared.fields_asked
     print(f"{drawn} of {asked} fields drawn, seed {seed}: {out / 'receipt.json'}")
     return OK if drawn == asked else PARTLY

@@ -94,7 +94,7 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         f"fields/{field.number}_fibers.tif": encode_labels(fibers, *place),
         f"fields/{field.number}_cells.tif": encode_labels(cells, *place),
         f"overlays/{field.number}.jpg": pictures.encode_jpeg(overlay, 80),
-        f"overlays/{field.number}_small.jpg": pictures.encode_jpeg(small, 50),
+        f"overlays/{field.number}_small.webp": pictures.encode_webp(small),
     }
     return Measured(row, objects, outline_objects(objects, fibers, cells, stains, task.mpp), files)
 

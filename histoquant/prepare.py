@@ -55,7 +55,7 @@ class Prepared:
     receipt : dict
         How the fields came about, plain values.
     overview : bytes or None
-        JPEG of the section with its fields.
+        WebP of the section with its fields.
     """
 
     tasks: tuple[FieldTask, ...]
@@ -162,7 +162,7 @@ def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, 
         **draw.receipt,
     }
     picture = pictures.draw_fields_thumbnail(overview, draw.fields, tissue)
-    return Prepared(tasks, (), protocol.fields.count, receipt, pictures.encode_jpeg(picture, 70))
+    return Prepared(tasks, (), protocol.fields.count, receipt, pictures.encode_webp(picture))
 
 
 def _prepare_images(images: Sequence[Source], protocol: Protocol) -> Prepared:

@@ -159,7 +159,7 @@ def publish_report(path: Path) -> Path:
     overviews = {
         name: file.read_bytes()
         for name in tables["sections"]["section"]
-        if (file := path / "sections" / encode_name(name) / "overview.jpg").is_file()
+        if (file := path / "sections" / encode_name(name) / "overview.webp").is_file()
     }
     page = build_report(
         RunTables(
@@ -170,7 +170,7 @@ def publish_report(path: Path) -> Path:
             patients=tables["patients"],
             statistics=tables["statistics"],
             overviews=overviews,
-            thumbnails={key: (path / f"{place}_small.jpg").read_bytes() for key, place in places.items()},
+            thumbnails={key: (path / f"{place}_small.webp").read_bytes() for key, place in places.items()},
             links={key: f"{place}.jpg" for key, place in places.items()},
             rules=compare_rules(path, fields),
         )

@@ -136,7 +136,7 @@ def correlate_markers(
     both = np.isfinite(first) & np.isfinite(second)
     pairs = np.stack([first[both], second[both]]).astype(np.float64)
     n = pairs.shape[1]
-    notes = [f"{lost} patients lack one or both"] if (lost := int(first.size - n)) else []
+    notes = [f"{_count(lost)} one or both"] if (lost := int(first.size - n)) else []
     row = _describe(pairs[0]) | {f"{key}_2": value for key, value in _describe(pairs[1]).items()}
     row = row | {"n_2": float("nan"), "estimate_name": "spearman_rho"}
     if n < _LEAST:
@@ -202,7 +202,7 @@ def compare_groups(
     """
     groups = [values[np.isfinite(values)].astype(np.float64) for values in (first, second)]
     lost = int(first.size + second.size - groups[0].size - groups[1].size)
-    notes = [f"{lost} patients lack the marker"] if lost else []
+    notes = [f"{_count(lost)} the marker"] if lost else []
     row = _describe(groups[0]) | {f"{key}_2": value for key, value in _describe(groups[1]).items()}
     row = row | {"estimate_name": "hodges_lehmann_shift"}
     least = min(groups[0].size, groups[1].size)
@@ -259,7 +259,7 @@ def _compare_marker(
     row: Row = {"analysis": "group", "marker": name}
     groups = sorted(group.dropna().unique())
     alone = int((group.isna() & np.isfinite(values)).sum())
-    notes = [f"{alone} patients without a group are left out"] if alone else []
+    notes = [f"without a group and left out: {alone}"] if alone else []
     if not groups:
         return [row | {"note": _join(["no patient has a group", *notes])}]
     members = {one: values[group.eq(one).to_numpy()] for one in groups}
@@ -281,6 +281,10 @@ def _describe(values: Values) -> Row:
         "mean": float(values.mean()) if values.size else float("nan"),
         "sd": float(values.std(ddof=1)) if values.size > 1 else float("nan"),
     }
+
+
+def _count(patients: int) -> str:
+    return "1 patient lacks" if patients == 1 else f"{patients} patients lack"
 
 
 def _join(notes: Iterable[str]) -> str:

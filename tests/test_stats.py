@@ -77,7 +77,7 @@ def test_spearman_with_ties_and_missing_agrees_with_scipy() -> None:
     t = float(row["statistic"])  # type: ignore[arg-type]
     assert 2 * scipy_stats.t.sf(abs(t), 22) == pytest.approx(expected.pvalue)
     assert row["n"] == 24
-    for part in ("1 patients lack one or both", "tied values", "many zeros"):
+    for part in ("1 patient lacks one or both", "tied values", "many zeros"):
         assert part in str(row["note"])
 
 
@@ -185,7 +185,7 @@ def test_interval_of_many_patients_is_the_normal_approximation() -> None:
     ("first", "second", "note"),
     [
         ([1, 2], [3, 4, 5], "too few patients (2 and 3)"),
-        ([1, NAN, 3], [3, 4, 5], "1 patients lack the marker; too few patients (2 and 3)"),
+        ([1, NAN, 3], [3, 4, 5], "1 patient lacks the marker; too few patients (2 and 3)"),
         ([0, 0, 0], [0, 0, 0], "the marker has one value only: nothing to compare"),
     ],
 )

@@ -84,6 +84,18 @@ def test_any_pixel_size_shows_the_same_layout(mpp: float) -> None:
     np.testing.assert_allclose(made.fibers.area_um2.sum(), coarse.fibers.area_um2.sum(), rtol=0.03)
 
 
+SIDE = st.floats(230, 420)
+
+
+@given(st.tuples(SIDE, SIDE), st.sampled_from([0.3, 0.5, 0.7, 1.3]), st.floats(20, 200))
+@settings(max_examples=12, deadline=None)
+def test_any_size_can_be_rendered(size_um: tuple[float, float], mpp: float, fiber_um: float) -> None:
+    layout = LayoutSettings(rim_um=20, fiber_um=fiber_um, vessels_per_mm2=20, foci_per_mm2=10)
+    made = render_section(np.random.default_rng(0), RenderSettings(size_um=size_um, mpp=mpp, layout=layout))
+    assert made.pixels.shape[:2] == (round(size_um[1] / mpp), round(size_um[0] / mpp))
+    assert made.fibers.label.tolist() == np.setdiff1d(made.labels, [0]).tolist()
+
+
 def test_every_fiber_is_one_connected_label(section: Section) -> None:
     labels = np.setdiff1d(section.labels, [0])
     assert labels.tolist() == section.fibers.label.tolist()

@@ -46,7 +46,7 @@ class RunTables:
         Path of the full overlay picture relative to the page, with `/`, as on disk: the page quotes it.
     rules : DataFrame or None
         Counting rules compared: columns rule, fibers, positive_cells, cells_per_fiber and, where it is
-        per section, section. The rule `half_area` is the reference.
+        per section, section; otherwise totals over the study. The rule `half_area` is the reference.
     reviewer : str or None
         Whose edits the tables include.
     notes : tuple of str

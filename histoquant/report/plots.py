@@ -100,8 +100,8 @@ def plot_scatter(patients: pd.DataFrame, marker: str, marker_2: str, width_in: f
         axes.set_xlabel(f"{marker}-positive cells per fiber")
         axes.set_ylabel(f"{marker_2}-positive cells per fiber")
         axes.margins(0.06)
-        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_xlim(left=0.0)
+        axes.set_ylim(bottom=0.0)
         _draw_legend(axes, [group for group in groups if group in set(table["group"])], groups)
         return _to_svg(figure, titles, f"{marker_2} against {marker}, one point per patient")
 
@@ -208,7 +208,7 @@ def _draw_panel(
             _draw_point(axes, position + shift, value, shape, color, gid)
     axes.set_title(marker, fontsize=10, color=_INK)
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylim(bottom=0.0)
     axes.set_xticks(range(len(groups)), [textwrap.fill(_shorten(group), 11) for group in groups])
 
 

@@ -148,7 +148,7 @@ def _tell_effect(row: Row) -> str:
 
 def _list_methods(rows: pd.DataFrame) -> str:
     methods = [str(method).rstrip(".") for method in rows["method"].unique() if not is_absent(method)]
-    return f"{'; '.join(methods)}." if methods else ""
+    return f"{'. '.join(methods)}." if methods else ""
 
 
 def tabulate_correlations(correlations: pd.DataFrame, confidence: float) -> Table | None:
@@ -297,7 +297,11 @@ def tabulate_rules(rules: pd.DataFrame) -> list[Table]:
         Column("Rule", False), Column("Fibers"), Column("Positive cells"), Column("Cells per fiber"),
         Column("against half-area"),
     )  # fmt: skip
-    remark = "Cells per fiber: mean over sections." if "section" in rules else ""
+    remark = (
+        "Cells per fiber: mean over sections."
+        if "section" in rules
+        else "Counts over all fields of the study."
+    )
     tables = [make_table("The same fields counted by other rules.", columns, rows, remark)]
     return tables + ([_tabulate_section_rules(rules)] if "section" in rules else [])
 

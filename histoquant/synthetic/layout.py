@@ -246,7 +246,7 @@ def _fibers(
     box = (left - 60, top - 60, right + 60, bottom + 60)
     area = (box[2] - box[0]) * (box[3] - box[1])
     mean = settings.fiber_um / 2
-    number = int(area / (np.pi * mean**2) * 0.97)
+    number = max(int(area / (np.pi * mean**2) * 0.97), 4)
     shares = [settings.atrophic, settings.necrotic, settings.regenerating]
     kinds = rng.choice(len(KINDS), number, p=[max(1 - sum(shares), 0), *shares])
     radii = mean * rng.lognormal(-(settings.fiber_spread**2) / 2, settings.fiber_spread, number)

@@ -93,6 +93,8 @@ def _enlarge(image: Layer, low: int, high: int, step: int, width: int) -> Layer:
     part = image[first:last]
     size = part.shape[1] * step, part.shape[0] * step
     large = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
+    # A slide whose side is no multiple of the step ends a few pixels later than its map.
+    large = cv2.copyMakeBorder(large, 0, step, 0, step, cv2.BORDER_REPLICATE)
     return np.asarray(large[low - first * step : high - first * step, :width])
 
 
