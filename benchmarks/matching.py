@@ -100,7 +100,9 @@ def overlap_labels(truth: Labels, predicted: Labels) -> tuple[Labels, Labels, np
     """
     area_truth, area_predicted = np.bincount(truth.ravel()), np.bincount(predicted.ravel())
     both = (truth > 0) & (predicted > 0)
-    code, shared = np.unique(truth[both].astype(np.int64) * len(area_predicted) + predicted[both], return_counts=True)
+    code, shared = np.unique(
+        truth[both].astype(np.int64) * len(area_predicted) + predicted[both], return_counts=True
+    )
     i, j = np.divmod(code, len(area_predicted))
     iou = shared / (area_truth[i] + area_predicted[j] - shared)
     return i.astype(np.int32), j.astype(np.int32), iou

@@ -14,6 +14,7 @@ from histoquant.stains import FloatImage, Stains
 
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
 Compartment = Literal["nucleus", "membrane", "cytoplasm", "cell"]
 
 _NOISE_UM = 0.3
@@ -62,7 +63,9 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     if compartment == "nucleus":
         nuclei = _find_nuclei(blue + np.maximum(brown, 0), settings, mpp)
         return grow_labels(nuclei, settings.growth_um / mpp)
-    rings = _find_rings(brown, settings, mpp)
+    # DAB that fills the cell has incidental holes; only where it spares the nucleus is a hole one.
+    filled = compartment == "cell"
+    rings = np.zeros(blue.shape, np.int32) if filled else _find_rings(brown, settings, mpp)
     inside = (rings > 0).astype(np.uint8)
     walls = (cv2.dilate(inside, _disc(settings.growth_um / mpp)) > 0) & (brown > settings.ring_od)
     walls |= cv2.dilate(inside, _disc(1)) > 0
@@ -167,12 +170,12 @@ def _find_rings(brown: FloatImage, settings: CellSettings, mpp: float) -> Labels
     for step in _RING_STEPS:
         below = (brown <= step * settings.ring_od).astype(np.uint8)
         inside |= _find_holes(below, settings, mpp)
-        narrow = _find_holes(cv2.erode(below, _square(1)), settings, mpp)
-        inside |= cv2.dilate(narrow, _square(1)) & below
+        narrow = _find_holes(np.asarray(cv2.erode(below, _square(1)), np.uint8), settings, mpp)
+        inside |= np.asarray(cv2.dilate(narrow, _square(1)), np.uint8) & below
     return _keep_sizes(_label(inside), _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
 
 
-def _find_holes(below: npt.NDArray[np.uint8], settings: CellSettings, mpp: float) -> npt.NDArray[np.uint8]:
+def _find_holes(below: Bytes, settings: CellSettings, mpp: float) -> Bytes:
     """Holes of what is not `below`; contours of the few rings cost less than labelling all the rest."""
     contours, tree = cv2.findContours(1 - below, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     holes = np.zeros_like(below)
@@ -183,14 +186,16 @@ def _find_holes(below: npt.NDArray[np.uint8], settings: CellSettings, mpp: float
     return np.asarray(holes & below)
 
 
-def _find_bodies(dab: FloatImage, brown: FloatImage, known: Mask, settings: CellSettings, mpp: float) -> Labels:
+def _find_bodies(
+    dab: FloatImage, brown: FloatImage, known: Mask, settings: CellSettings, mpp: float
+) -> Labels:
     """Cores of brown bodies that hold no other core: what growing will bring back is taken off.
 
     The body is cut out of DAB itself, so that it includes the whole of a brown fiber, which is then
     too large or, on the mean, not above its background.
     """
-    solid = cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp) > settings.ring_od
-    cores = _label(cv2.erode(solid.astype(np.uint8), _disc(settings.growth_um / mpp)))
+    solid = (cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp) > settings.ring_od).astype(np.uint8)
+    cores = _label(np.asarray(cv2.erode(solid, _disc(settings.growth_um / mpp)), np.uint8))
     total = np.bincount(cores.ravel(), brown.ravel())
     grown = cv2.dilate(known.astype(np.uint8), _disc(settings.growth_um / mpp)) > 0
     keep = total > _BODY_STEP * settings.ring_od * np.bincount(cores.ravel())
@@ -200,7 +205,7 @@ def _find_bodies(dab: FloatImage, brown: FloatImage, known: Mask, settings: Cell
     return _keep_sizes(free, _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
 
 
-def _label(mask: npt.NDArray[np.uint8]) -> Labels:
+def _label(mask: Bytes) -> Labels:
     return np.asarray(cv2.connectedComponents(mask, connectivity=4)[1], np.int32)
 
 
@@ -217,11 +222,11 @@ def _keep_sizes(labels: Labels, low_um2: float, high_um2: float, mpp: float) -> 
     return np.asarray(np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels])
 
 
-def _disc(radius_px: float) -> npt.NDArray[np.uint8]:
+def _disc(radius_px: float) -> Bytes:
     side = 2 * max(1, round(radius_px)) + 1
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
-def _square(radius_px: float) -> npt.NDArray[np.uint8]:
+def _square(radius_px: float) -> Bytes:
     side = 2 * max(1, round(radius_px)) + 1
     return np.ones((side, side), np.uint8)

@@ -27,7 +27,7 @@ _NUCLEUS_SHARE = 0.5
 _NOISE_UM = 0.3
 # A ring's outer slope has ended this far from the cell.
 _AWAY_UM = 1.5
-_AROUND_UM = 2.0
+_AROUND_UM = 3.0
 _CUT = "cut by the border of the image"
 
 
@@ -47,12 +47,17 @@ class _Pixels:
         chosen = np.asarray(values if where is None else values[where], float)
         total = np.bincount(index, chosen, len(self.labels))
         count = np.bincount(index, minlength=len(self.labels))
-        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
 
     def quantile(self, values: FloatImage, share: float, where: Mask) -> Floats:
         """Quantile per label; NaN where nothing is left."""
         groups = pd.Series(values[where]).groupby(self.index[where])
         return np.asarray(groups.quantile(share).reindex(range(len(self.labels))), float)
+
+    def fill(self, where: Mask) -> Mask:
+        """A label with no pixel in `where` takes all it has."""
+        bare = np.bincount(self.index[where], minlength=len(self.labels)) == 0
+        return np.asarray(where | bare[self.index])
 
 
 def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: MarkerSettings) -> pd.DataFrame:
@@ -65,7 +70,7 @@ def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: Marker
     stains : Stains
         Densities at the working resolution.
     marker : MarkerSettings
-        For `threshold_od`.
+        For `fiber_threshold_od`.
 
     Returns
     -------
@@ -76,11 +81,13 @@ def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: Marker
     """
     pixels = _list_pixels(labels)
     free = cells[pixels.rows, pixels.columns] == 0
+    # Every fourth pixel of a fiber of some size tells its median well enough.
+    free &= (np.arange(len(free)) % 4 == 0) | (pixels.area < 400)[pixels.index]
     dab = pixels.quantile(stains.dab[pixels.rows, pixels.columns], 0.5, free)
     typical = float(np.nanmedian(dab)) if np.isfinite(dab).any() else 0.0
     table = _describe(pixels, stains, "fiber")
     table["dab_od"] = dab
-    table["positive"] = dab - max(typical, 0.0) > marker.threshold_od
+    table["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
     table["reason"] = _join_reasons({_CUT: _touches_border(pixels, labels.shape)})
     return table
 
@@ -91,16 +98,18 @@ def measure_cells(
     """Measure cells and call them positive or not.
 
     The nucleus is the label less `growth_um`; the rest is the cell body. DAB is taken above its
-    surroundings: the mean within some 2 um of the nearest place that is at least 1.5 um away from
-    any cell, so that a brown fiber or an uneven brown background makes no cell positive. `dab_od`
-    is, by the marker's compartment:
+    surroundings, so that a brown fiber or an uneven brown background makes no cell positive: above
+    mean + 1 SD near the nearest place more than 1.5 um away from every cell, and inside a fiber
+    above mean + 1 SD of that fiber. `dab_od` is the median over 12 sectors round the center of, by
+    the marker's compartment:
 
-    - membrane: the upper quartile of DAB in the band from 0.75 um inside the nucleus' border to the
-      cell's, in each of 12 sectors round the center; of these the median. Sectors that touch a neighbour are
-      left out where at least 3 others remain: a shared wall cannot tell whose it is. Above the
-      threshold thus means: at least half of the free rim is.
-    - nucleus, cytoplasm (label less nucleus): the median.
-    - cell: the upper quartile of the whole label.
+    - membrane: the upper quartile in the band from 0.75 um inside the nucleus' border to the cell's;
+    - cell: the upper quartile of the whole cell;
+    - nucleus, cytoplasm: the median.
+
+    Sectors that touch a neighbour are left out, since a shared wall cannot tell whose it is; where
+    fewer than 3 are free, the lower quartile of all stands for the median. Above the threshold thus
+    means: at least half of the free circumference is.
 
     Parameters
     ----------
@@ -121,24 +130,25 @@ def measure_cells(
         that this call is right: logistic in the distance to the threshold over the noise of DAB);
         nucleus (mean haematoxylin above the local background is more than half of `nucleus_od`);
         place: `invading` (most of the cell inside one fiber, its center deeper than
-        `invading_depth_um`; internal nuclei of the fiber itself are among these), `perimysial` (in a space between fibers into
-        which a disc of `perimysium_um` fits), else `endomysial`; vessels are not looked for. fiber
-        (the one holding the center, or the nearest; 0 if there is none) and reason.
+        `invading_depth_um`; internal nuclei of the fiber itself are among these), `perimysial` (in a
+        space between fibers into which a disc of `perimysium_um` fits), else `endomysial`; vessels are
+        not looked for. fiber (the one holding the center, or the nearest; 0 if there is none), reason.
     """
     pixels = _list_pixels(labels)
     table = _describe(pixels, stains, "cell")
-    brown = _subtract_surroundings(stains.dab, labels, stains.mpp)
+    smooth = np.asarray(cv2.GaussianBlur(stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32)
+    brown = _subtract_surroundings(pixels, smooth, labels, fibers, stains.mpp)
     blue = subtract_background(stains.haematoxylin, settings.background_um, stains.mpp)
     depth_um = _measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
-    inner = depth_um > settings.growth_um
     # A label narrower than two cell bodies is all nucleus.
-    inner |= ~(np.bincount(pixels.index[inner], minlength=len(table)) > 0)[pixels.index]
-    dab = _measure_compartment(pixels, labels, brown, depth_um, inner, marker, settings)
-    hematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
-    nucleus = hematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
+    inner = pixels.fill(depth_um > settings.growth_um)
+    band, share = _choose_band(depth_um, inner, marker, settings)
+    dab = _measure_sectors(pixels, labels, brown, pixels.fill(band), share)
+    haematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
+    nucleus = haematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
     table["dab_od"] = dab
     table["positive"] = dab > marker.threshold_od
-    table["confidence"] = _rate_calls(dab, marker.threshold_od, _estimate_noise(brown))
+    table["confidence"] = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
     table["nucleus"] = nucleus
     table["place"], table["fiber"] = _locate_cells(pixels, fibers, stains.mpp, settings)
     cut = _touches_border(pixels, labels.shape)
@@ -180,61 +190,80 @@ def _measure_depth(labels: Labels) -> FloatImage:
     return np.asarray(np.where(labels > 0, depth + 1, 0), np.float32)
 
 
-def _measure_compartment(
-    pixels: _Pixels,
-    labels: Labels,
-    brown: FloatImage,
-    depth_um: FloatImage,
-    inner: Mask,
-    marker: MarkerSettings,
-    settings: CellSettings,
-) -> Floats:
-    values = brown[pixels.rows, pixels.columns]
+def _choose_band(
+    depth_um: FloatImage, inner: Mask, marker: MarkerSettings, settings: CellSettings
+) -> tuple[Mask, float]:
+    """Pixels in which DAB is measured, and the quantile taken of them."""
     if marker.compartment == "membrane":
-        band = depth_um <= settings.growth_um + _BAND_INSIDE_UM
-        return _measure_rim(pixels, labels, values, band)
+        return depth_um <= settings.growth_um + _BAND_INSIDE_UM, 0.75
     if marker.compartment == "cell":
-        return pixels.quantile(values, 0.75, np.ones(len(values), bool))
-    body = ~inner | ~(np.bincount(pixels.index[~inner], minlength=len(pixels.labels)) > 0)[pixels.index]
-    return pixels.quantile(values, 0.5, inner if marker.compartment == "nucleus" else body)
+        return np.ones(len(inner), bool), 0.75
+    return (inner if marker.compartment == "nucleus" else ~inner), 0.5
 
 
-def _measure_rim(pixels: _Pixels, labels: Labels, values: FloatImage, band: Mask) -> Floats:
-    """Median over free sectors of the upper quartile in the band."""
+def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: Mask, share: float) -> Floats:
+    """Quantile of the band in each sector; of the free sectors, the median."""
     down = pixels.rows - pixels.mean(pixels.rows)[pixels.index]
     right = pixels.columns - pixels.mean(pixels.columns)[pixels.index]
     turn = np.arctan2(down, right) / (2 * np.pi) + 0.5
     sector = np.minimum((turn * _SECTORS).astype(np.int64), _SECTORS - 1)
     key = pixels.index * _SECTORS + sector
-    rim = pd.Series(values[band]).groupby(key[band]).quantile(0.75)
+    found = pd.Series(values[band]).groupby(key[band]).quantile(share)
     stain = np.full((len(pixels.labels), _SECTORS), np.nan)
-    stain.ravel()[rim.index] = rim
+    stain.ravel()[found.index] = found
     meets = _find_contacts(labels)[pixels.rows, pixels.columns]
     shared = np.zeros(stain.shape, bool)
     shared[pixels.index[meets], sector[meets]] = True
-    free = ~shared & np.isfinite(stain)
-    enough = free.sum(axis=1) >= _MIN_FREE_SECTORS
-    stain[shared & enough[:, None]] = np.nan
-    return np.asarray(np.nanmedian(stain, axis=1), float) if len(stain) else np.zeros(0)
+    enclosed = (~shared & np.isfinite(stain)).sum(axis=1) < _MIN_FREE_SECTORS
+    free = np.where(shared & ~enclosed[:, None], np.nan, stain)
+    return np.where(enclosed, _quantile_rows(free, 0.25), _quantile_rows(free, 0.5))
 
 
-def _subtract_surroundings(dab: FloatImage, labels: Labels, mpp: float) -> FloatImage:
-    """DAB, lightly smoothed, above the mean at the nearest place well outside every cell."""
+def _quantile_rows(values: Floats, share: float) -> Floats:
+    """Linear quantile per row, leaving out NaN (which sorts last)."""
+    ordered = np.sort(values, axis=1)
+    place = share * np.maximum(np.isfinite(values).sum(axis=1) - 1, 0)
+    low, rows = np.floor(place).astype(int), np.arange(len(values))
+    high = np.ceil(place).astype(int)
+    first = ordered[rows, low]
+    return np.asarray(first + (place - low) * (ordered[rows, high] - first), float)
+
+
+def _subtract_surroundings(
+    pixels: _Pixels, smooth: FloatImage, labels: Labels, fibers: Labels, mpp: float
+) -> FloatImage:
+    """DAB of the pixels above the level (mean + 1 SD) of what surrounds the cells."""
+    values = smooth[pixels.rows, pixels.columns]
     inside = (labels > 0).astype(np.uint8)
     to_cell = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
     outside = (to_cell > _AWAY_UM / mpp) if inside.any() else np.ones(labels.shape, bool)
-    smooth = cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp)
     if not outside.any():
-        return np.asarray(smooth, np.float32)
+        return values
     weight = outside.astype(np.float32)
-    total = cv2.GaussianBlur(dab * weight, (0, 0), _AROUND_UM / mpp)
-    mean = total / np.maximum(cv2.GaussianBlur(weight, (0, 0), _AROUND_UM / mpp), 1e-6)
+    total = np.maximum(cv2.GaussianBlur(weight, (0, 0), _AROUND_UM / mpp), 1e-6)
+    mean = cv2.GaussianBlur(smooth * weight, (0, 0), _AROUND_UM / mpp) / total
+    square = cv2.GaussianBlur(smooth**2 * weight, (0, 0), _AROUND_UM / mpp) / total
+    level = mean + np.sqrt(np.maximum(square - mean**2, 0))
     nearest = cv2.distanceTransformWithLabels(
         1 - outside.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )[1]
     value = np.zeros(int(nearest.max()) + 1, np.float32)
-    value[nearest[outside]] = mean[outside]
-    return np.asarray(smooth - value[nearest], np.float32)
+    value[nearest[outside]] = level[outside]
+    around = value[nearest[pixels.rows, pixels.columns]]
+    every = np.s_[::2, ::2]
+    of_fiber = _rate_fibers(smooth[every], fibers[every] * outside[every], int(fibers.max()))
+    return np.asarray(values - np.maximum(around, of_fiber[fibers[pixels.rows, pixels.columns]]), np.float32)
+
+
+def _rate_fibers(smooth: FloatImage, fibers: Labels, highest: int) -> FloatImage:
+    """Mean + 1 SD of DAB by fiber label; no level for what is no fiber."""
+    owner, values = fibers[fibers > 0], smooth[fibers > 0].astype(float)
+    count = np.maximum(np.bincount(owner, minlength=highest + 1), 1)
+    mean = np.bincount(owner, values, highest + 1) / count
+    spread = np.bincount(owner, values**2, highest + 1) / count - mean**2
+    level = mean + np.sqrt(np.maximum(spread, 0))
+    level[np.bincount(owner, minlength=highest + 1) == 0] = -np.inf
+    return level.astype(np.float32)
 
 
 def _find_contacts(labels: Labels) -> Mask:
@@ -248,9 +277,9 @@ def _find_contacts(labels: Labels) -> Mask:
     return contact
 
 
-def _estimate_noise(brown: FloatImage) -> float:
-    """Robust standard deviation of DAB above background, a quarter of the pixels."""
-    some = brown[::2, ::2]
+def _estimate_noise(smooth: FloatImage) -> float:
+    """Robust standard deviation of DAB over a quarter of the pixels."""
+    some = smooth[::2, ::2]
     return float(1.4826 * np.median(np.abs(some - np.median(some)))) if some.size else 0.0
 
 

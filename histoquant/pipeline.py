@@ -78,7 +78,7 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         )
     stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
     fibers = get_segmenter(protocol.fibers)(stains)
-    cells = find_cells(stains, protocol.cells)
+    cells = find_cells(stains, protocol.cells, marker.compartment)
     inside = find_inside(field, task.annotations, stains)
     objects = list_objects(field.number, fibers, cells, stains, inside, marker, protocol.cells)
     row = {

@@ -31,8 +31,10 @@ class MarkerSettings(Settings):
 
     compartment: Literal["nucleus", "membrane", "cytoplasm", "cell"] = "membrane"
     """Part of the cell in which DAB is measured."""
-    threshold_od: Density = 0.1
+    threshold_od: Density = 0.12
     """DAB optical density in the compartment, above the surroundings, beyond which a cell is positive."""
+    fiber_threshold_od: Density = 0.1
+    """DAB optical density, above the median fiber of the region, beyond which a fiber is positive."""
     count_without_nucleus: bool = False
     """Count closed rings of cell size whose nucleus lies outside the plane of the section."""
 
@@ -122,9 +124,9 @@ class StatisticsSettings(Settings):
 
 
 SHIPPED_MARKERS = {
-    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.1),
-    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.1),
-    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.1),
+    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.12),
+    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.12),
+    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.12),
 }
 
 

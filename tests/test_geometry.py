@@ -45,8 +45,14 @@ def test_an_image_elsewhere_holds_nothing() -> None:
 
 def test_a_rectangle_is_half_open_and_a_circle_open() -> None:
     ends = np.array([-1.0, 1.0])
-    assert contains_points(Field(1, "square", 0.0, 0.0, 2.0, 2.0), ends, np.zeros(2)).tolist() == [True, False]
-    assert contains_points(Field(1, "square", 0.0, 0.0, 2.0, 2.0), np.zeros(2), ends).tolist() == [True, False]
+    assert contains_points(Field(1, "square", 0.0, 0.0, 2.0, 2.0), ends, np.zeros(2)).tolist() == [
+        True,
+        False,
+    ]
+    assert contains_points(Field(1, "square", 0.0, 0.0, 2.0, 2.0), np.zeros(2), ends).tolist() == [
+        True,
+        False,
+    ]
     assert not contains_points(Field(1, "circle", 0.0, 0.0, 2.0, 2.0), ends, np.zeros(2)).any()
 
 

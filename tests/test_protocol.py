@@ -134,6 +134,8 @@ def test_the_hash_goes_by_value() -> None:
         {"markers": dict(reversed(Protocol().model_dump(mode="json")["markers"].items()))},
     ]
     assert {hash_protocol(validate_protocol(data)) for data in same} == {hash_protocol(Protocol())}
+    orders: list[dict[str, Any]] = [{"X": {}, "Y": {}}, {"Y": {}, "X": {}}]
+    assert len({hash_protocol(validate_protocol({"markers": markers})) for markers in orders}) == 1
     assert hash_protocol(validate_protocol({"fields": {"count": 9}})) != hash_protocol(Protocol())
     assert len(hash_protocol(Protocol())) == 64
 

@@ -257,7 +257,7 @@ def test_patients_without_a_group_enter_correlations_only() -> None:
     table = compute(patients, ["BAFF-R", "CD19"])
     assert table["n"].tolist() == [12, 7, 7]
     assert table["n_2"].tolist()[1:] == [3, 3]
-    assert "2 patients without a group" in table["note"][1]
+    assert "without a group and left out: 2" in table["note"][1]
 
 
 def test_without_two_groups_the_row_says_why() -> None:

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from histoquant.errors import StudyError
-from histoquant.study import Section, Source, Study, encode_name, fingerprint_file, read_study
+from histoquant.slide import PLAUSIBLE_MPP
+from histoquant.study import MPP_RANGE, Section, Source, Study, encode_name, fingerprint_file, read_study
 
 MARKERS = ("BAFF", "BAFF-R", "CD19")
 HEADER = "patient,group,marker,slide"
@@ -73,7 +74,10 @@ def test_reads_any_spreadsheets_csv(table: Table, encoding: str, delimiter: str,
 
 def test_the_header_may_be_written_loosely_and_blank_lines_left(table: Table) -> None:
     study = table(" Patient , GROUP,marker,Slide,", "P1, A ,CD19, a.svs,", "", " , ,,,", "P2,A,CD19,b.svs")
-    assert [(s.patient, s.group, s.sources[0].row) for s in study.sections] == [("P1", "A", 2), ("P2", "A", 5)]
+    assert [(s.patient, s.group, s.sources[0].row) for s in study.sections] == [
+        ("P1", "A", 2),
+        ("P2", "A", 5),
+    ]
     assert study.extra_columns == ()
 
 
@@ -84,7 +88,9 @@ def test_quoted_cells_may_hold_the_delimiter(table: Table, tmp_path: Path) -> No
 
 
 def test_unknown_columns_are_kept(table: Table) -> None:
-    study = table(f"{HEADER},Age,section", "P1,A,CD19,1.png,040,x", "P1,A,CD19,2.png,041,x", "P2,A,CD19,a.svs")
+    study = table(
+        f"{HEADER},Age,section", "P1,A,CD19,1.png,040,x", "P1,A,CD19,2.png,041,x", "P2,A,CD19,a.svs"
+    )
     assert study.extra_columns == ("Age",)
     assert [section.extra for section in study.sections] == [{"Age": "040; 041"}, {"Age": ""}]
 
@@ -133,7 +139,9 @@ def test_a_tiff_is_a_field_or_a_slide_by_what_is_in_it(table: Table, tmp_path: P
     study = table(f"{HEADER},section", *(f"P1,A,CD19,{name},x" for name in names))
     assert len(study.sections[0].sources) == 3
     assert study.sections[0].problem == "row 4, column slide: missing.tif does not exist; check the path"
-    with pytest.raises(StudyError, match=r"row 3, column slide: section P1-CD19-x has several rows, and this"):
+    with pytest.raises(
+        StudyError, match=r"row 3, column slide: section P1-CD19-x has several rows, and this"
+    ):
         table(f"{HEADER},section", "P1,A,CD19,flat.tif,x", "P1,A,CD19,pyramid.ome.tif,x")
 
 
@@ -241,9 +249,7 @@ NAMED = f"{HEADER},section"
          "sections p1-CD19 and P1-CD19 would share a folder"),
     ],
 )  # fmt: skip
-def test_a_contradictory_table(
-    table: Table, tmp_path: Path, lines: list[str], where: str, said: str
-) -> None:
+def test_a_contradictory_table(table: Table, tmp_path: Path, lines: list[str], where: str, said: str) -> None:
     with pytest.raises(StudyError) as caught:
         table(*lines)
     assert str(caught.value).startswith(f"{tmp_path / 'study.csv'}, {where}: {said}")
@@ -260,7 +266,7 @@ def test_a_contradictory_table(
         ("", f"CD19,{'x' * 300}.svs", f"column slide: {'x' * 300}.svs does not exist; check the path"),
         ("", "CD20,a.svs", "column marker: unknown marker CD20; add [markers.CD20] to the protocol, "
          "which knows BAFF, BAFF-R, CD19"),
-        (",annotations", "CD19,a.svs,gone.json", "column annotations: gone.json does not exist; check the path"),
+        (",annotations", "CD19,a.svs,no.json", "column annotations: no.json does not exist; check the path"),
         (",kind", "CD19,a.svs,photo", "column kind: photo is not slide or field"),
         (",control", "CD19,a.svs,maybe", "column control: maybe is not positive, negative or empty"),
         (",mpp", "CD19,a.svs,0", "column mpp: 0 um/px is implausible; a microscope's pixel is 0.1 to 1.1 um"),
@@ -294,6 +300,10 @@ def test_one_section_may_have_many_problems(table: Table) -> None:
 def test_a_plausible_pixel_size_is_taken(table: Table, text: str) -> None:
     study = table(f"{HEADER},mpp", f"P1,A,CD19,a.svs,{text}")
     assert study.sections[0].sources[0].mpp == float(text)
+
+
+def test_table_and_slide_agree_on_what_is_plausible() -> None:
+    assert MPP_RANGE == PLAUSIBLE_MPP
 
 
 # Names of folders
@@ -385,16 +395,27 @@ def test_a_small_file_is_read_whole_and_its_name_does_not_matter(tmp_path: Path)
     assert fingerprint_file(one) != fingerprint_file(other)
 
 
-def test_a_folders_fingerprint_does_not_depend_on_the_order_of_its_files(tmp_path: Path) -> None:
-    found = set()
-    for number, order in enumerate([("1.png", "2.png", "张.png"), ("张.png", "2.png", "1.png")]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        for name in order:
-            (folder / name).write_text(name, encoding="utf-8")
-        found.add(fingerprint_file(folder))
-    assert len(found) == 1
-    before = found.pop()
+def test_a_folders_fingerprint_does_not_depend_on_how_the_disk_lists_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    for name in ("1.png", "2.png", "张.png"):
+        (folder / name).write_text(name, encoding="utf-8")
+    before = fingerprint_file(folder)
+    files = sorted(folder.iterdir())
+    for listed in (files, files[::-1]):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "iterdir", lambda _, listed=listed: iter(listed))
+            assert fingerprint_file(folder) == before
+
+
+def test_a_folders_fingerprint_follows_its_visible_files(tmp_path: Path) -> None:
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    for name in ("1.png", "2.png"):
+        (folder / name).write_text(name, encoding="utf-8")
+    before = fingerprint_file(folder)
     (folder / ".DS_Store").write_text("seen", encoding="utf-8")
     assert fingerprint_file(folder) == before
     (folder / "2.png").rename(folder / "3.png")

@@ -135,6 +135,8 @@ def _pack(rng: np.random.Generator, box: tuple[float, ...], radii: Floats, steps
 
 def _bend(rng: np.random.Generator, shapes: Shapes, amplitude_um: float, wave_um: float) -> Shapes:
     """Displace outlines by one smooth field, so that neighbours stay neighbours."""
+    if not len(shapes):
+        return shapes
     dense = shapely.segmentize(shapes, wave_um / 4)
     left, top, right, bottom = shapely.total_bounds(dense)
     cells = int(np.ceil((bottom - top) / wave_um)) + 3, int(np.ceil((right - left) / wave_um)) + 3

@@ -1,0 +1,207 @@
+"""Accuracy of a fiber segmenter per data set: `python benchmarks/fiber_accuracy.py --help`.
+
+Photographs and restained sections are read from ../shared; without them only rendered sections are judged.
+Objects under 100 um2 and those that lie mostly in uncertain areas count neither way; fibers cut by the
+border of an image count like any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matching import drop_ignored, match_labels
+from skimage.segmentation import find_boundaries
+
+from histoquant.fibers import get_segmenter
+from histoquant.geometry import Field, Patch, rasterize_field
+from histoquant.network import segment_with_network
+from histoquant.protocol import FiberSettings
+from histoquant.slide import open_slide
+from histoquant.stains import separate_stains
+from histoquant.synthetic import (
+    LayoutSettings,
+    RenderSettings,
+    StainingSettings,
+    read_truth,
+    render_section,
+)
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+WHITE = (243.0, 241.0, 239.0)
+FIELD_UM, MARGIN_UM = 550.0, 150.0
+MIN_UM2 = 100.0
+RENDERED = {
+    "rendered pale": (StainingSettings(), LayoutSettings()),
+    "rendered similar": (StainingSettings(endomysium="similar"), LayoutSettings()),
+    "rendered hue": (StainingSettings(endomysium="hue"), LayoutSettings()),
+    "rendered dark": (StainingSettings(endomysium="dark"), LayoutSettings()),
+    "rendered weak": (StainingSettings(fiber_od=0.04, background_od=0.02), LayoutSettings()),
+    "rendered soft": (StainingSettings(blur_um=1.2), LayoutSettings()),
+    "rendered small": (StainingSettings(), LayoutSettings(fiber_um=28, atrophic=0.2)),
+    "rendered large": (StainingSettings(), LayoutSettings(fiber_um=95)),
+    "rendered tight": (StainingSettings(), LayoutSettings(endomysium_um=1.2)),
+}
+
+
+class Case(NamedTuple):
+    """An image with known fibers; `ignore` may be all False."""
+
+    data: str
+    patch: Patch
+    labels: npt.NDArray[np.int32]
+    ignore: npt.NDArray[np.bool_]
+
+
+def read_photographs(names: list[str]) -> Iterator[Case]:
+    """The stained photographs, each marker an image."""
+    folder = SHARED / "data" / "muscle" / "hdab"
+    for path in sorted(folder.glob("*.png")):
+        name = path.stem[:2]
+        if name not in names or path.stem.endswith(("_fibers", "_ignore")):
+            continue
+        fibers, ignore = (cv2.imread(str(folder / f"{name}_{i}.png"), -1) for i in ("fibers", "ignore"))
+        hard = " hard" if path.stem.endswith("HARD") else ""
+        patch = Patch(cv2.imread(str(path))[..., ::-1], 0.0, 0.0, 0.4)
+        yield Case(f"photograph {name}{hard}", patch, fibers.astype(np.int32), ignore > 0)
+
+
+def read_sections(names: list[str], cache: Path, number: int) -> Iterator[Case]:
+    """Fields with margin out of restained sections, made once in `cache`."""
+    side = FIELD_UM + 2 * MARGIN_UM
+    for name in names:
+        for hard, seed in ((False, 21), (True, 22)):
+            folder = cache / f"{name}{'-hard' if hard else ''}"
+            if not (folder / "CD19_cells.csv").exists():
+                tool, photographs = SHARED / "tools" / "restain.py", SHARED / "data" / "muscle" / "he"
+                command = [sys.executable, str(tool), "section", str(photographs), name, str(folder)]
+                subprocess.run([*command, "--seed", str(seed), *(["--hard"] if hard else [])], check=True)
+            truth = read_truth(folder / "CD19", slide_mpp=0.4)
+            assert truth.uncertain is not None
+            rng = np.random.default_rng(seed)
+            with open_slide(folder / "CD19.svs") as slide:
+                for _ in range(number):
+                    x_um, y_um = rng.uniform(210, slide.width_px * 0.4 - 210 - side, 2)
+                    patch = slide.read(x_um, y_um, side, side)
+                    rows, columns = (np.arange(n) for n in patch.pixels.shape[:2])
+                    row = ((patch.y_um + (rows + 0.5) * patch.mpp - truth.y_um) / truth.mpp).astype(int)
+                    column = ((patch.x_um + (columns + 0.5) * patch.mpp - truth.x_um) / truth.mpp).astype(int)
+                    at = np.ix_(row, column)
+                    data = f"section {name}{' hard' if hard else ''}"
+                    yield Case(data, patch, truth.labels[at], truth.uncertain[at])
+
+
+def render_cases(number: int, seed: int) -> Iterator[Case]:
+    """Rendered sections, with gaps from visible to hardly visible."""
+    for data, (staining, layout) in RENDERED.items():
+        layout = layout.model_copy(update={"rim_um": 20.0})
+        for i in range(number):
+            settings = RenderSettings(size_um=(850, 850), layout=layout, staining=staining)
+            section = render_section(np.random.default_rng([seed, i]), settings)
+            labels = np.repeat(np.repeat(section.labels, 2, 0), 2, 1)
+            ignore = np.zeros(labels.shape, bool)
+            yield Case(data, Patch(section.pixels, 0.0, 0.0, section.mpp), labels, ignore)
+
+
+def judge_case(
+    segment: Callable[..., npt.NDArray[np.int32]], case: Case, pictures: Path | None
+) -> dict[str, object]:
+    """One row of the table."""
+    stains = separate_stains(case.patch, WHITE)
+    start = time.process_time()
+    found = segment(stains)
+    seconds = time.process_time() - start
+    size = found.shape[::-1]
+    truth, ignore = (
+        cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+        for image in (case.labels, case.ignore)
+    )
+    least = round(MIN_UM2 / stains.mpp**2)
+    half, strict = (match_labels(truth, found, iou, ignore > 0, least) for iou in (0.5, 0.75))
+    counts = [
+        _count_in_field(drop_ignored(labels, ignore > 0, least), stains.mpp) for labels in (truth, found)
+    ]
+    if pictures:
+        name = f"{half.f1:.3f} {case.data} {int(truth.sum()) % 10_000}.jpg".replace(" ", "_")
+        _draw(pictures / name, case, truth, found)
+    return {
+        "data": case.data,
+        "f1": half.f1,
+        "f1_75": strict.f1,
+        "pq": half.panoptic_quality,
+        "fibers": counts[0],
+        "counted": counts[1],
+        "seconds": seconds,
+    }
+
+
+def _count_in_field(labels: npt.NDArray[np.int32], mpp: float) -> int:
+    """Fibers more than half inside the circle of the default field in the middle."""
+    middle_um = labels.shape[1] * mpp / 2, labels.shape[0] * mpp / 2
+    width_um = min(FIELD_UM, 2 * min(middle_um) - 100)
+    field = Field(1, "circle", *middle_um, width_um, width_um)
+    inside = rasterize_field(field, labels.shape, 0.0, 0.0, mpp)
+    size = np.bincount(labels.ravel())
+    share = np.bincount(labels[inside], minlength=len(size)) / np.maximum(size, 1)
+    return int((share[1:] > 0.5).sum())
+
+
+def _draw(path: Path, case: Case, truth: npt.NDArray[np.int32], found: npt.NDArray[np.int32]) -> None:
+    """Truth green, found red, both yellow."""
+    image = cv2.resize(case.patch.pixels, truth.shape[::-1], interpolation=cv2.INTER_AREA)[..., ::-1].copy()
+    a, b = (find_boundaries(labels, mode="inner") for labels in (truth, found))
+    image[a], image[b], image[a & b] = (0, 200, 0), (0, 0, 255), (0, 220, 255)
+    cv2.imwrite(str(path), image)
+
+
+def summarise(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Mean per data set; the count error is that of the summed counts."""
+    groups = pd.DataFrame(rows).groupby("data", sort=False)
+    means, sums = groups[["f1", "f1_75", "pq", "seconds"]].mean(), groups[["fibers", "counted"]].sum()
+    return means.join(sums).assign(count_error=sums.counted / sums.fibers - 1, images=groups.size())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", default="network", help="a name of fibers.method")
+    parser.add_argument("--model", type=Path, help="another network")
+    parser.add_argument("--photographs", nargs="*", default=["01", "02"], help="those the model has not seen")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/sections"))
+    parser.add_argument("--fields", type=int, default=4, help="per section")
+    parser.add_argument("--rendered", type=int, default=2, help="sections per kind")
+    parser.add_argument("--seed", type=int, default=9_000, help="of rendered sections")
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--out", type=Path, help="CSV file")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    if args.method == "network":
+        segment = partial(segment_with_network, model=args.model)
+    else:
+        segment = get_segmenter(FiberSettings(method=args.method))
+    if args.pictures:
+        args.pictures.mkdir(parents=True, exist_ok=True)
+    cases = [render_cases(args.rendered, args.seed)] if args.rendered else []
+    if SHARED.is_dir():
+        sections = read_sections(args.photographs, args.cache, args.fields)
+        cases = [read_photographs(args.photographs), sections, *cases]
+    else:
+        print(f"{SHARED} is absent: rendered sections only")
+    table = summarise([judge_case(segment, case, args.pictures) for case in chain(*cases)])
+    print(table.round(3).to_string())
+    if args.out:
+        table.round(4).to_csv(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""Fibers by the shipped network: stains to network, watershed, merging of neighbours."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage as ndi
+from skimage.measure import label, regionprops
+from skimage.segmentation import watershed
+
+from histoquant.errors import ProtocolError
+from histoquant.stains import FloatImage, Stains
+
+Labels = npt.NDArray[np.int32]
+
+INPUT_MPP = 0.5
+"""Pixel size of the stains that enter, um/px; the network works at twice this."""
+CHANNELS = 16
+"""Four images, each pixel's four quarters."""
+MODEL = "models/fibers.onnx"
+OUTPUTS = 5
+"""Logits of fiber and of boundary, normalised distance from the boundary, offset to the middle (x, y)."""
+STRIDE = 16
+"""The network's deepest pixel; sides are padded to its multiple."""
+
+FIBER_SHARE = 0.5
+PEAK_UM = 9
+LEAST_PEAK = 0.25
+BORDER = 0.5
+
+_SOFT_OD = 0.05
+_LEAST_CONTRAST_OD = 0.005
+
+
+def segment_with_network(stains: Stains, min_area_um2: float = 100.0, model: Path | None = None) -> Labels:
+    """Segment muscle fibers by the network.
+
+    Parameters
+    ----------
+    stains : Stains
+        Stain densities; the network sees them at 0.5 um/px.
+    min_area_um2 : float
+        Smaller profiles are left out.
+    model : Path, optional
+        Another ONNX file of the same inputs and outputs.
+
+    Returns
+    -------
+    ndarray of int32, shape of `stains.dab`
+        Sequential labels, each one 4-connected piece without holes; fibers cut by the border stay.
+
+    Raises
+    ------
+    ProtocolError
+        The model cannot be read.
+    """
+    shape = stains.dab.shape
+    if min(shape) == 0:
+        return np.zeros(shape, np.int32)
+    maps = run_network(prepare_input(stains), model)
+    rows, columns = (int(np.ceil(side * stains.mpp / (2 * INPUT_MPP))) for side in shape)
+    labels = split_fibers(maps[:, :rows, :columns], min_area_um2)
+    return _enlarge(labels, shape, stains.mpp / (2 * INPUT_MPP))
+
+
+def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
+    """Maps of the network.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (16, rows, columns)
+        From `prepare_input`.
+    model : Path, optional
+        Another ONNX file.
+
+    Returns
+    -------
+    ndarray of float32, shape (5, rows, columns)
+        Probability of fiber and of boundary, normalised distance from the boundary, offset to the
+        fiber's middle in x and in y (32 um = 1).
+
+    Raises
+    ------
+    ProtocolError
+        The model cannot be read.
+    """
+    try:
+        data = model.read_bytes() if model else (resources.files("histoquant") / MODEL).read_bytes()
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+    except (OSError, cv2.error) as error:
+        where = model or MODEL
+        raise ProtocolError("the fiber network cannot be read", where, "reinstall histoquant") from error
+    net.setInput(image[None])
+    maps = np.array(net.forward()[0], np.float32)
+    maps[:2] = 1 / (1 + np.exp(-maps[:2]))
+    return maps
+
+
+def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
+    """Fibers from the network's maps at 1 um/px: watershed of the distance, then merging.
+
+    Parameters
+    ----------
+    maps : ndarray of float32, shape (5, rows, columns)
+        From `run_network`.
+    min_area_um2 : float
+        Smaller profiles are left out.
+
+    Returns
+    -------
+    ndarray of int32, shape (rows, columns)
+    """
+    fiber, border, distance = maps[:3]
+    inside = fiber > FIBER_SHARE
+    height = cv2.GaussianBlur(distance - border, (0, 0), 1.0)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEAK_UM, PEAK_UM))
+    peaks = (height >= cv2.dilate(height, disc)) & (distance > LEAST_PEAK) & inside
+    pieces = watershed(-height, label(peaks, connectivity=2), mask=inside)
+    return _tidy(merge_weak(np.asarray(pieces, np.int32), border), min_area_um2)
+
+
+def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Labels:
+    """Merge neighbours, the weakest border first, until every border's mean reaches `least`.
+
+    Parameters
+    ----------
+    pieces : ndarray of int32
+        Label map, 0 = background.
+    border : ndarray of float32
+        Probability of a border.
+    least : float
+        Mean probability that keeps two pieces apart.
+
+    Returns
+    -------
+    ndarray of int32
+        A new label map.
+
+    Examples
+    --------
+    >>> merge_weak(np.array([[1, 1, 2, 3]], np.int32), np.array([[0, 0, 0, 1]], np.float32))
+    array([[1, 1, 1, 3]], dtype=int32)
+    """
+    size = int(pieces.max(initial=0)) + 1
+    pairs, lengths, sums = _measure_borders(pieces, border, size)
+    owner = np.arange(size)
+    while len(pairs):
+        mean = sums / lengths
+        # A piece merges with one neighbour a round, so that means are those of whole borders.
+        best = np.full(size, np.inf)
+        for column in (0, 1):
+            np.minimum.at(best, pairs[:, column], mean)
+        chosen = (mean < least) & (mean <= best[pairs[:, 0]]) & (mean <= best[pairs[:, 1]])
+        if not chosen.any():
+            break
+        step = np.arange(size)
+        for one, other in pairs[chosen]:
+            if step[one] == one and step[other] == other:
+                step[other] = one
+        owner = step[owner]
+        pairs, lengths, sums = _join_borders(step[pairs], lengths, sums, size)
+    return owner[pieces].astype(np.int32)
+
+
+def _measure_borders(
+    pieces: Labels, border: FloatImage, size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Pairs of neighbours, the length of each border and the sum of probabilities along it."""
+    ones, others, strengths = [], [], []
+    for a, b in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        first, second = pieces[a], pieces[b]
+        edge = (first != second) & (first > 0) & (second > 0)
+        ones.append(first[edge])
+        others.append(second[edge])
+        strengths.append(np.maximum(border[a], border[b])[edge])
+    pairs = np.stack([np.concatenate(ones), np.concatenate(others)], axis=1).astype(np.int64)
+    strength = np.concatenate(strengths).astype(np.float64)
+    return _join_borders(pairs, np.ones(len(pairs)), strength, size)
+
+
+def _join_borders(
+    pairs: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.float64],
+    sums: npt.NDArray[np.float64],
+    size: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Add up what belongs to the same pair."""
+    low, high = pairs.min(axis=1, initial=size), pairs.max(axis=1, initial=0)
+    apart = low != high
+    codes, index = np.unique((low * size + high)[apart], return_inverse=True)
+    joined = np.stack(np.divmod(codes, size), axis=1)
+    weights = (np.asarray(np.bincount(index, part[apart]), np.float64) for part in (lengths, sums))
+    return np.asarray(joined, np.int64), next(weights), next(weights)
+
+
+def _tidy(labels: Labels, min_area_px: float) -> Labels:
+    """Largest piece of every fiber, holes filled; small ones left out; numbered in order."""
+    result = np.zeros(labels.shape, np.int32)
+    number = 0
+    for region in regionprops(labels):
+        parts = label(region.image, connectivity=1)
+        largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+        place = result[region.slice]
+        whole = ndi.binary_fill_holes(largest) & (place == 0)
+        if whole.sum() >= min_area_px:
+            number += 1
+            place[whole] = number
+    return result
+
+
+def _enlarge(labels: Labels, shape: tuple[int, ...], scale: float) -> Labels:
+    """Nearest neighbour by pixel centers, so that pieces stay pieces."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * scale).astype(int), old - 1)
+        for new, old in zip(shape, labels.shape, strict=True)
+    )
+    return np.ascontiguousarray(labels[rows[:, None], columns])
+
+
+def prepare_input(stains: Stains) -> FloatImage:
+    """Make the network's input: stains at 0.5 um/px and a locally normalised sum, folded to 1 um/px.
+
+    Parameters
+    ----------
+    stains : Stains
+        At any pixel size.
+
+    Returns
+    -------
+    ndarray of float32, shape (16, rows, columns)
+        Sides are multiples of 16, padded by reflection at the right and the lower border.
+    """
+    scale = stains.mpp / INPUT_MPP
+    images = [_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual)]
+    rows, columns = images[0].shape
+    bottom, right = -rows % (2 * STRIDE), -columns % (2 * STRIDE)
+    stack = np.stack([*images, images[0] + images[1]])
+    stack = np.pad(stack, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
+    stack[3] = _normalise(stack[3])
+    stack[:3] = np.arcsinh(stack[:3] / np.float32(_SOFT_OD))
+    return fold_pixels(stack)
+
+
+def fold_pixels(images: FloatImage) -> FloatImage:
+    """Turn blocks of 2 x 2 pixels into channels.
+
+    Examples
+    --------
+    >>> fold_pixels(np.arange(4, dtype=np.float32).reshape(1, 2, 2)).ravel()
+    array([0., 1., 2., 3.], dtype=float32)
+    """
+    number, rows, columns = images.shape
+    blocks = images.reshape(number, rows // 2, 2, columns // 2, 2)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3).reshape(4 * number, rows // 2, columns // 2))
+
+
+def _resize(image: FloatImage, scale: float) -> FloatImage:
+    if np.isclose(scale, 1.0, rtol=1e-6):
+        return image
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=how), np.float32)
+
+
+def _normalise(density: FloatImage) -> FloatImage:
+    """Density relative to its surroundings, in units of their contrast, nuclei left out of both."""
+    rows, columns = density.shape
+    small = cv2.resize(density, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    ground = cv2.morphologyEx(small, cv2.MORPH_OPEN, disc)
+    mean = cv2.blur(ground, (65, 65), borderType=cv2.BORDER_REFLECT)
+    # Running sums may end a rounding error below 0.
+    square = cv2.blur(np.square(ground - mean), (65, 65), borderType=cv2.BORDER_REFLECT)
+    spread = np.sqrt(np.maximum(square, 0))
+    mean, spread = (cv2.resize(i, (columns, rows), interpolation=cv2.INTER_LINEAR) for i in (mean, spread))
+    return np.asarray(np.clip((density - mean) / (2 * (spread + _LEAST_CONTRAST_OD)), -4, 4), np.float32)

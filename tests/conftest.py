@@ -1,0 +1,37 @@
+"""Small sections for tests that need a slide: rendered once per worker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from histoquant.synthetic import MarkerPlan, RenderSettings, StudyPlan, write_study
+from histoquant.synthetic.settings import LayoutSettings
+
+PROTOCOL = """
+[fields]
+count = 2
+width_um = 200
+margin_um = 60
+"""
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with STUDY.csv, two patients, BAFF-R and CD19, slides of 0.8 mm, and PROTOCOL.toml."""
+    folder = tmp_path_factory.mktemp("small study µ 张三")
+    render = RenderSettings(size_um=(800.0, 800.0), layout=LayoutSettings(rim_um=60.0))
+    value = MarkerPlan(mean=(0.3, 0.5), sd=(0.1, 0.1))
+    plan = StudyPlan(patients=(1, 1), markers={"BAFF-R": value, "CD19": value}, render=render, vary=False)
+    write_study(folder, plan)
+    (folder / "PROTOCOL.toml").write_text(PROTOCOL)
+    return folder
+
+
+def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "histoquant", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)

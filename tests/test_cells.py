@@ -1,0 +1,139 @@
+import cv2
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from histoquant.cells import find_cells, grow_labels, subtract_background
+from histoquant.protocol import CellSettings
+from histoquant.stains import Stains
+
+MPP = 0.5
+SHAPE = (120, 120)
+SETTINGS = CellSettings()
+
+
+def blank():
+    return np.zeros(SHAPE, np.float32)
+
+
+def draw_disc(image, row, column, radius_um, od):
+    distance = np.hypot(*(np.indices(image.shape) - np.array([row, column])[:, None, None])) * MPP
+    return np.maximum(image, np.where(distance <= radius_um, od, 0)).astype(np.float32)
+
+
+def draw_ring(image, row, column, radius_um, od):
+    """A ring 0.7 um outside a nucleus of the radius."""
+    distance = np.hypot(*(np.indices(image.shape) - np.array([row, column])[:, None, None])) * MPP
+    ring = od * np.exp(-(((distance - radius_um - 0.7) / 0.9) ** 2))
+    return np.maximum(image, ring).astype(np.float32)
+
+
+def stains_of(haematoxylin, dab):
+    soft = [cv2.GaussianBlur(image, (0, 0), 0.8) for image in (haematoxylin, dab)]
+    return Stains(soft[0], soft[1], np.zeros_like(dab), 0.0, 0.0, MPP)
+
+
+def find(haematoxylin, dab, compartment="membrane"):
+    return find_cells(stains_of(haematoxylin, dab), SETTINGS, compartment)
+
+
+def test_nucleus_is_found_and_grown():
+    labels = find(draw_disc(blank(), 60, 60, 3.0, 0.5), blank())
+    assert labels.dtype == np.int32
+    assert labels.max() == 1
+    assert ndimage.center_of_mass(labels) == pytest.approx((60, 60), abs=0.6)
+    radius_um = np.sqrt((labels > 0).sum() * MPP**2 / np.pi)
+    assert radius_um == pytest.approx(3.0 + SETTINGS.growth_um, abs=0.7)
+
+
+def test_nothing_on_glass():
+    assert find(blank(), blank()).max() == 0
+
+
+def test_tinted_fiber_is_not_a_cell_but_its_nucleus_is():
+    fiber = draw_disc(blank(), 60, 60, 25.0, 0.3)
+    assert find(fiber, blank()).max() == 0
+    assert find(draw_disc(fiber, 60, 60, 3.0, 0.8), blank()).max() == 1
+
+
+def test_touching_pair_is_split():
+    pair = draw_disc(draw_disc(blank(), 60, 54, 3.5, 0.5), 60, 66, 3.5, 0.5)
+    labels = find(pair, blank())
+    assert labels.max() == 2
+    assert labels[60, 54] != labels[60, 66]
+
+
+def test_ring_around_a_pale_nucleus_makes_a_cell():
+    pale = draw_disc(blank(), 60, 60, 2.5, 0.08)
+    assert find(pale, blank()).max() == 0
+    assert find(pale, draw_ring(blank(), 60, 60, 2.5, 0.5)).max() == 1
+
+
+def test_ring_without_nucleus_is_a_cell():
+    labels = find(blank(), draw_ring(blank(), 60, 60, 3.0, 0.5))
+    assert labels.max() == 1
+    assert labels[60, 60] == 1
+
+
+def test_touching_rings_are_two_cells():
+    nuclei = draw_disc(draw_disc(blank(), 60, 53, 2.5, 0.5), 60, 67, 2.5, 0.5)
+    rings = draw_ring(draw_ring(blank(), 60, 53, 2.5, 0.6), 60, 67, 2.5, 0.6)
+    assert find(nuclei, rings).max() == 2
+
+
+def test_brown_body_of_cell_size_is_a_cell():
+    assert find(blank(), draw_disc(blank(), 60, 60, 4.0, 0.6)).max() == 1
+
+
+def test_precipitate_is_refused():
+    assert find(blank(), draw_disc(blank(), 60, 60, 1.0, 1.3)).max() == 0
+
+
+def test_brown_fiber_is_refused():
+    assert find(blank(), draw_disc(blank(), 60, 60, 25.0, 0.4)).max() == 0
+
+
+def test_brown_nucleus_needs_the_nuclear_compartment():
+    brown = draw_disc(blank(), 60, 60, 3.0, 0.6)
+    labels = find(blank(), brown, "nucleus")
+    assert labels.max() == 1
+
+
+def test_a_nucleus_too_large_is_refused():
+    assert find(draw_disc(blank(), 60, 60, 12.0, 0.8), blank()).max() == 0
+
+
+def test_stains_are_not_changed_and_the_result_repeats():
+    stains = stains_of(draw_disc(blank(), 60, 60, 3.0, 0.5), draw_ring(blank(), 30, 30, 3.0, 0.5))
+    before = stains.haematoxylin.copy(), stains.dab.copy()
+    first, second = find_cells(stains, SETTINGS), find_cells(stains, SETTINGS)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(stains.haematoxylin, before[0])
+    np.testing.assert_array_equal(stains.dab, before[1])
+
+
+def test_background_keeps_the_edge_of_a_fiber_flat():
+    fiber = blank()
+    fiber[:, :60] = 0.4
+    lifted = subtract_background(fiber, 8.0, MPP)
+    assert np.abs(lifted[:, :56]).max() < 0.02
+    assert np.abs(lifted[:, 64:]).max() < 0.02
+
+
+def test_background_has_a_floor():
+    assert subtract_background(np.full(SHAPE, -0.3, np.float32), 8.0, MPP, floor=0.0).max() < -0.25
+
+
+def test_growing_does_not_overlap_or_change_its_argument():
+    labels = np.zeros((9, 9), np.int32)
+    labels[4, 1], labels[4, 7] = 5, 9
+    before = labels.copy()
+    grown = grow_labels(labels, 10.0)
+    np.testing.assert_array_equal(labels, before)
+    assert set(np.unique(grown)) == {5, 9}
+    assert (grown[:, :4] == 5).all()
+    assert (grown[:, 5:] == 9).all()
+
+
+def test_growing_nothing_gives_nothing():
+    assert grow_labels(np.zeros((3, 3), np.int32), 2.0).max() == 0

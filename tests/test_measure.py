@@ -1,0 +1,189 @@
+import numpy as np
+import pandas as pd
+import pytest
+from test_cells import MPP, SETTINGS, SHAPE, blank, draw_disc, draw_ring, stains_of
+
+from histoquant.cells import find_cells
+from histoquant.measure import measure_cells, measure_fibers
+from histoquant.protocol import MarkerSettings
+
+MARKER = MarkerSettings(compartment="membrane", threshold_od=0.1)
+NO_FIBERS = np.zeros(SHAPE, np.int32)
+COLUMNS = ["kind", "label", "x_um", "y_um", "area_um2", "dab_od"]
+
+
+def scene():
+    """A positive cell, a negative one, and a ring without nucleus."""
+    nuclei = draw_disc(draw_disc(blank(), 30, 30, 3.0, 0.5), 30, 90, 3.0, 0.5)
+    rings = draw_ring(draw_ring(blank(), 30, 30, 3.0, 0.5), 90, 60, 3.0, 0.5)
+    return stains_of(nuclei, rings)
+
+
+def measure(stains, fibers=NO_FIBERS, marker=MARKER, labels=None):
+    labels = find_cells(stains, SETTINGS) if labels is None else labels
+    return measure_cells(labels, fibers, stains, marker, SETTINGS)
+
+
+def at(table, row, column):
+    distance = np.hypot(table.x_um - (column + 0.5) * MPP, table.y_um - (row + 0.5) * MPP)
+    assert distance.min() < 1.5
+    return table.loc[distance.idxmin()]
+
+
+def test_columns():
+    table = measure(scene())
+    added = ["positive", "confidence", "nucleus", "place", "fiber", "reason"]
+    assert list(table.columns) == COLUMNS + added
+    assert table.positive.dtype == bool
+    assert list(table.label) == sorted(table.label)
+
+
+def test_ring_makes_a_nucleus_positive():
+    table = measure(scene())
+    assert len(table) == 3
+    assert bool(at(table, 30, 30).positive)
+    assert not at(table, 30, 90).positive
+    assert at(table, 30, 30).dab_od == pytest.approx(0.4, abs=0.12)
+    assert at(table, 30, 90).dab_od == pytest.approx(0.0, abs=0.01)
+
+
+def test_ring_without_nucleus_is_said():
+    ring = at(measure(scene()), 90, 60)
+    assert bool(ring.positive)
+    assert not ring.nucleus
+    assert ring.reason == "no nucleus in the plane"
+    assert bool(at(measure(scene()), 30, 30).nucleus)
+
+
+def test_negative_between_two_positive_neighbours_stays_negative():
+    nuclei, rings = blank(), blank()
+    for column in (45, 60, 75):
+        nuclei = draw_disc(nuclei, 60, column, 3.0, 0.5)
+    for column in (45, 75):
+        rings = draw_ring(rings, 60, column, 3.0, 0.6)
+    table = measure(stains_of(nuclei, rings))
+    assert bool(at(table, 60, 45).positive)
+    assert bool(at(table, 60, 75).positive)
+    assert not at(table, 60, 60).positive
+
+
+def test_brown_fiber_makes_no_cell_positive_and_is_positive_itself():
+    fibers = np.zeros(SHAPE, np.int32)
+    fibers[10:55, 10:110], fibers[60:80, 10:110], fibers[85:110, 10:110] = 1, 2, 3
+    dab = np.where(fibers == 1, 0.4, 0.05).astype(np.float32)
+    stains = stains_of(draw_disc(blank(), 30, 60, 3.0, 0.6), dab)
+    labels = find_cells(stains, SETTINGS)
+    cells = measure_cells(labels, fibers, stains, MARKER, SETTINGS)
+    assert len(cells) == 1
+    assert not cells.positive[0]
+    assert (cells.place[0], cells.fiber[0]) == ("invading", 1)
+    table = measure_fibers(fibers, labels, stains, MARKER)
+    assert list(table.columns) == [*COLUMNS, "positive", "reason"]
+    assert list(table.positive) == [True, False, False]
+    assert table.dab_od[0] == pytest.approx(0.4, abs=0.01)
+
+
+def test_weak_ring_on_strong_background_is_positive():
+    dab = draw_ring(np.full(SHAPE, 0.15, np.float32), 60, 60, 3.0, 0.45)
+    assert measure(stains_of(draw_disc(blank(), 60, 60, 3.0, 0.5), dab)).positive.all()
+
+
+@pytest.mark.parametrize("compartment", ["nucleus", "membrane", "cytoplasm", "cell"])
+def test_compartments(compartment):
+    distance = np.hypot(*(np.indices(SHAPE) - 60)) * MPP
+    where = {
+        "nucleus": distance < 2.5,
+        "membrane": (distance > 3.0) & (distance < 4.4),
+        "cytoplasm": (distance > 3.0) & (distance < 4.4),
+        "cell": distance < 4.4,
+    }[compartment]
+    labels = (distance < 4.5).astype(np.int32)
+    stains = stains_of(blank(), np.where(where, 0.5, 0).astype(np.float32))
+    table = measure(stains, marker=MarkerSettings(compartment=compartment), labels=labels)
+    assert table.dab_od[0] == pytest.approx(0.45, abs=0.15)
+    blue = measure(stains_of(blank(), blank()), marker=MarkerSettings(compartment=compartment), labels=labels)
+    assert blue.dab_od[0] == pytest.approx(0.0, abs=0.01)
+
+
+def test_confidence_grows_with_the_distance_to_the_threshold():
+    at_value = measure(scene()).dab_od.max()
+    sure = measure(scene(), marker=MarkerSettings(threshold_od=0.1)).confidence.min()
+    torn = measure(scene(), marker=MarkerSettings(threshold_od=float(at_value))).confidence.min()
+    assert 0.5 <= torn < 0.6 < 0.9 < sure <= 1
+
+
+def test_centroids_are_pixel_centers_and_slide_positions():
+    stains = scene()
+    moved = type(stains)(stains.haematoxylin, stains.dab, stains.residual, 1000.0, 2000.0, MPP)
+    labels = np.zeros(SHAPE, np.int32)
+    labels[4:6, 8:12] = 7
+    row = measure(moved, labels=labels).loc[0]
+    assert (row.label, row.x_um, row.y_um, row.area_um2) == (7, 1005.0, 2002.5, 2.0)
+
+
+def test_renumbering_changes_nothing_but_the_number():
+    stains = scene()
+    labels = find_cells(stains, SETTINGS)
+    fibers = np.zeros(SHAPE, np.int32)
+    fibers[:50, :50], fibers[60:, 60:] = 1, 2
+    new = np.array([0, 40, 7, 9000], np.int32)
+    first = measure(stains, fibers, labels=labels)
+    second = measure(stains, fibers, labels=new[labels])
+    first["label"] = new[first.label]
+    pd.testing.assert_frame_equal(
+        first.sort_values("label", ignore_index=True), second, check_dtype=False, check_exact=True
+    )
+
+
+def test_edited_map_goes_back_in():
+    stains = scene()
+    labels = find_cells(stains, SETTINGS)
+    edited = np.where(labels == labels[30, 90], 0, labels)
+    edited[70:74, 10:14] = 900
+    table = measure(stains, labels=edited.astype(np.int32))
+    assert len(table) == 3
+    assert not at(table, 72, 12).positive
+    assert at(table, 30, 30).dab_od == pytest.approx(at(measure(stains), 30, 30).dab_od, abs=1e-6)
+
+
+def test_places():
+    fibers = np.zeros(SHAPE, np.int32)
+    fibers[:, :30], fibers[:, 34:50], fibers[:, 112:] = 1, 2, 3
+    nuclei = blank()
+    for column in (15, 32, 80):
+        nuclei = draw_disc(nuclei, 60, column, 2.5, 0.6)
+    table = measure(stains_of(nuclei, blank()), fibers)
+    assert list(table.sort_values("x_um").place) == ["invading", "endomysial", "perimysial"]
+    assert at(table, 60, 15).fiber == 1
+    assert at(table, 60, 80).fiber == 2
+
+
+def test_objects_at_the_border_say_so():
+    labels = np.zeros(SHAPE, np.int32)
+    labels[:10, 50:60], labels[50:60, 50:60] = 1, 2
+    stains = stains_of(np.full(SHAPE, 0.0, np.float32), blank())
+    table = measure_fibers(labels, NO_FIBERS, stains, MARKER)
+    assert list(table.reason) == ["cut by the border of the image", ""]
+    assert measure(stains, labels=labels).reason[0].startswith("cut by the border of the image; no nucleus")
+
+
+def test_nothing_gives_empty_tables():
+    stains = stains_of(blank(), blank())
+    assert len(measure(stains, labels=NO_FIBERS)) == 0
+    assert len(measure_fibers(NO_FIBERS, NO_FIBERS, stains, MARKER)) == 0
+    assert "confidence" in measure(stains, labels=NO_FIBERS)
+
+
+def test_a_map_without_outside_is_measured():
+    stains = stains_of(np.full(SHAPE, 0.2, np.float32), np.full(SHAPE, 0.3, np.float32))
+    table = measure(stains, labels=np.ones(SHAPE, np.int32))
+    assert table.dab_od[0] == pytest.approx(0.3, abs=0.01)
+
+
+def test_arguments_are_not_changed():
+    stains = scene()
+    labels = find_cells(stains, SETTINGS)
+    before = labels.copy(), stains.dab.copy()
+    measure(stains, labels=labels)
+    np.testing.assert_array_equal(labels, before[0])
+    np.testing.assert_array_equal(stains.dab, before[1])

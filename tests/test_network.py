@@ -1,0 +1,160 @@
+"""Fibers by the shipped network."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.measure import label
+
+from histoquant.errors import ProtocolError
+from histoquant.network import (
+    fold_pixels,
+    merge_weak,
+    prepare_input,
+    run_network,
+    segment_with_network,
+    split_fibers,
+)
+from histoquant.stains import Stains
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = Path(__file__).parent / "data" / "fibers_reference.npz"
+
+
+def draw_discs(mpp=0.5, side_um=256.0, spacing_um=64.0, radius_um=29.0):
+    """A square lattice of discs, stained as fibers are, and how many there are."""
+    axis = (np.arange(round(side_um / mpp)) + 0.5) * mpp
+    away = np.abs(axis % spacing_um - spacing_um / 2)
+    fiber = np.hypot(away[:, None], away[None, :]) < radius_um
+    rng = np.random.default_rng(5)
+    soft = cv2.GaussianBlur(fiber.astype(np.float32), (0, 0), 0.5 / mpp)
+    noise = rng.normal(0, 0.004, (3, *fiber.shape)).astype(np.float32)
+    stains = Stains(0.03 + 0.09 * soft + noise[0], 0.03 + 0.02 * soft + noise[1], noise[2], 0.0, 0.0, mpp)
+    return stains, round(side_um / spacing_um) ** 2
+
+
+@pytest.mark.parametrize("mpp", [0.4, 0.5, 1.0])
+def test_discs_are_counted_at_any_pixel_size(mpp):
+    stains, number = draw_discs(mpp)
+    labels = segment_with_network(stains)
+    assert labels.shape == stains.dab.shape and labels.dtype == np.int32
+    assert labels.max() == number
+
+
+def test_labels_cover_the_discs():
+    stains, number = draw_discs()
+    labels = segment_with_network(stains)
+    area_um2 = np.bincount(labels.ravel())[1:] * stains.mpp**2
+    assert len(area_um2) == number
+    assert np.abs(area_um2 / (np.pi * 29**2) - 1).max() < 0.15
+
+
+def test_labels_are_sequential_single_pieces_without_holes():
+    labels = segment_with_network(draw_discs()[0])
+    for number in range(1, labels.max() + 1):
+        mask = labels == number
+        assert label(mask, connectivity=1).max() == 1
+        assert label(np.pad(~mask, 1, constant_values=True), connectivity=2).max() == 1
+
+
+def test_same_stains_same_labels_on_one_and_two_threads():
+    stains, _ = draw_discs()
+    before = cv2.getNumThreads()
+    found = []
+    try:
+        for threads in (1, 2):
+            cv2.setNumThreads(threads)
+            found.append(segment_with_network(stains))
+    finally:
+        cv2.setNumThreads(before)
+    np.testing.assert_array_equal(*found)
+
+
+def test_stains_are_left_as_they_were():
+    stains, _ = draw_discs()
+    copies = [np.copy(i) for i in (stains.haematoxylin, stains.dab, stains.residual)]
+    segment_with_network(stains)
+    for image, copy in zip((stains.haematoxylin, stains.dab, stains.residual), copies, strict=True):
+        np.testing.assert_array_equal(image, copy)
+
+
+@pytest.mark.parametrize("noise_od", [0.0, 0.003])
+def test_glass_holds_no_fiber(noise_od):
+    images = np.random.default_rng(2).normal(0, noise_od, (3, 400, 300)).astype(np.float32)
+    assert segment_with_network(Stains(*images, 0.0, 0.0, 0.5)).max() == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 40), (33, 65)])
+def test_any_shape_comes_back(shape):
+    empty = np.zeros(shape, np.float32)
+    assert segment_with_network(Stains(empty, empty, empty, 0.0, 0.0, 0.5)).shape == shape
+
+
+def test_small_fibers_are_left_out():
+    stains, number = draw_discs()
+    assert segment_with_network(stains, min_area_um2=3500).max() == 0
+    assert segment_with_network(stains, min_area_um2=1000).max() == number
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    for path in (tmp_path / "bad.onnx", tmp_path / "missing.onnx"):
+        with pytest.raises(ProtocolError, match=path.name):
+            run_network(np.zeros((16, 16, 16), np.float32), path)
+
+
+def test_outputs_are_those_of_the_training_framework():
+    stored = np.load(REFERENCE)
+    maps = run_network(stored["image"].astype(np.float32))
+    np.testing.assert_allclose(maps, stored["maps"], atol=1e-3)
+
+
+def test_model_is_small_and_the_one_on_its_card():
+    data = (ROOT / "histoquant" / "models" / "fibers.onnx").read_bytes()
+    assert len(data) < 5_000_000
+    assert hashlib.sha256(data).hexdigest() in (ROOT / "docs" / "model-card.md").read_text(encoding="utf-8")
+
+
+def test_input_is_folded_padded_and_normalised():
+    stains, _ = draw_discs(side_um=100.0)
+    image = prepare_input(stains)
+    assert image.shape == (16, 112, 112) and image.dtype == np.float32
+    np.testing.assert_allclose(image[0, 10, 7], np.arcsinh(stains.haematoxylin[20, 14] / 0.05), rtol=1e-6)
+    np.testing.assert_allclose(image[5, 10, 7], np.arcsinh(stains.dab[20, 15] / 0.05), rtol=1e-6)
+    assert np.abs(image[12:]).max() <= 4
+
+
+@given(arrays(np.float32, (2, 4, 6), elements=st.floats(-5, 5, width=32)))
+def test_folding_loses_nothing(images):
+    folded = fold_pixels(images)
+    for channel in range(8):
+        image, row, column = channel // 4, channel // 2 % 2, channel % 2
+        np.testing.assert_array_equal(folded[channel], images[image, row::2, column::2])
+
+
+@settings(max_examples=50)
+@given(arrays(np.int32, (6, 7), elements=st.integers(0, 5)), st.integers(0, 1000))
+def test_merging_keeps_background_and_pieces_whole(pieces, seed):
+    border = np.random.default_rng(seed).random(pieces.shape).astype(np.float32)
+    merged = merge_weak(pieces, border)
+    np.testing.assert_array_equal(merged == 0, pieces == 0)
+    for piece in np.unique(pieces):
+        assert len(np.unique(merged[pieces == piece])) == 1
+
+
+@pytest.mark.parametrize(("strength", "fibers"), [(0.1, 1), (0.9, 2)])
+def test_weak_borders_merge_and_strong_ones_stay(strength, fibers):
+    maps = np.zeros((5, 40, 60), np.float32)
+    maps[0, 2:38, 2:58] = 1
+    maps[1, :, 29:31] = strength
+    maps[2, 10:30, 10:20] = maps[2, 10:30, 40:50] = 0.9
+    assert split_fibers(maps).max() == fibers
+
+
+def test_no_fiber_in_the_maps_gives_none():
+    assert split_fibers(np.zeros((5, 20, 20), np.float32)).max() == 0

@@ -1,0 +1,1 @@
+"""Training of the shipped fiber network: `python -m training --help`."""
