@@ -29,7 +29,7 @@ from histoquant.geometry import Field, Patch, rasterize_field
 from histoquant.network import segment_with_network
 from histoquant.protocol import FiberSettings
 from histoquant.slide import open_slide
-from histoquant.stains import separate_stains
+from histoquant.stains import DEFAULT_VECTORS, separate_stains
 from histoquant.synthetic import (
     LayoutSettings,
     RenderSettings,
@@ -114,6 +114,50 @@ def render_cases(number: int, seed: int) -> Iterator[Case]:
             yield Case(data, Patch(section.pixels, 0.0, 0.0, section.mpp), labels, ignore)
 
 
+def disturb_cases(cases: Iterator[Case]) -> Iterator[Case]:
+    """Every plain case with faults of staining, light, focus, compression and pixel size."""
+    for case in cases:
+        if case.data.endswith("hard"):
+            continue
+        for fault, patch in _disturb(case.patch):
+            yield case._replace(data=f"{case.data}: {fault}", patch=patch)
+
+
+def _disturb(patch: Patch) -> Iterator[tuple[str, Patch]]:
+    pixels, mpp = patch.pixels, patch.mpp
+    od = np.log10(np.array(WHITE) / np.maximum(pixels, 1))
+    plain = np.stack([*DEFAULT_VECTORS, np.cross(*DEFAULT_VECTORS)])
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    densities = od @ np.linalg.inv(plain)
+    yield "as it is", patch
+    for degrees in (-10, 10):
+        turned = plain.copy()
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        side = plain[1] - (plain[0] @ plain[1]) * plain[0]
+        turned[0] = c * plain[0] + s * side / np.linalg.norm(side)
+        yield f"haematoxylin turned {degrees:+d} degrees", _expose(densities @ turned, mpp)
+    for fault, gains in (
+        ("faded 30 %", (0.7, 0.7, 1)),
+        ("counterstain -30 %", (0.7, 1, 1)),
+        ("+30 %", (1.3, 1, 1)),
+    ):
+        yield fault, _expose(densities * gains @ plain, mpp)
+    for white in (225, 250):
+        scaled = pixels.astype(float) * white / WHITE[0]
+        yield f"white {white}, taken as 243", Patch(np.clip(scaled, 0, 255).astype(np.uint8), 0.0, 0.0, mpp)
+    yield "blur 1.5 um", Patch(cv2.GaussianBlur(pixels, (0, 0), 1.5 / mpp), 0.0, 0.0, mpp)
+    code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+    yield "JPEG quality 30", Patch(cv2.imdecode(code, cv2.IMREAD_COLOR), 0.0, 0.0, mpp)
+    for new in (0.25, 0.5, 1.0):
+        how = cv2.INTER_AREA if new > mpp else cv2.INTER_LINEAR
+        resized = cv2.resize(pixels, None, fx=mpp / new, fy=mpp / new, interpolation=how)
+        yield f"{new} um/px", Patch(resized, 0.0, 0.0, new)
+
+
+def _expose(od: npt.NDArray[np.float64], mpp: float) -> Patch:
+    return Patch(np.clip(WHITE * 10**-od, 0, 255).round().astype(np.uint8), 0.0, 0.0, mpp)
+
+
 def judge_case(
     segment: Callable[..., npt.NDArray[np.int32]], case: Case, pictures: Path | None
 ) -> dict[str, object]:
@@ -181,6 +225,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=4, help="per section")
     parser.add_argument("--rendered", type=int, default=2, help="sections per kind")
     parser.add_argument("--seed", type=int, default=9_000, help="of rendered sections")
+    parser.add_argument("--faults", action="store_true", help="disturb photographs and rendered pale ones")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--out", type=Path, help="CSV file")
     args = parser.parse_args()
@@ -197,6 +242,9 @@ def main() -> None:
         cases = [read_photographs(args.photographs), sections, *cases]
     else:
         print(f"{SHARED} is absent: rendered sections only")
+    if args.faults:
+        pale = (case for case in render_cases(1, args.seed) if case.data == "rendered pale")
+        cases = [disturb_cases(chain(read_photographs(args.photographs), pale))]
     table = summarise([judge_case(segment, case, args.pictures) for case in chain(*cases)])
     print(table.round(3).to_string())
     if args.out:

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from histoquant.synthetic import RenderSettings, StudyPlan, read_truth, write_study
 from histoquant.synthetic.compare import compare_fields, compare_sections
 
-FIELDS = 4
+FIELDS = 3
 PLAN = StudyPlan(patients=(4, 4), render=RenderSettings(size_um=(2000.0, 2000.0)))
 
 

@@ -62,7 +62,7 @@ def spawn_generator(seed: int, name: str) -> np.random.Generator:
     >>> a.random() == b.random() != spawn_generator(0, "P2-CD19").random()
     True
     """
-    words = np.frombuffer(hashlib.sha256(name.encode()).digest(), dtype=">u4")
+    words = np.frombuffer(hashlib.sha256(name.encode(errors="surrogateescape")).digest(), dtype=">u4")
     return np.random.default_rng(np.random.SeedSequence([seed, *words.tolist()]))
 
 

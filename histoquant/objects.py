@@ -15,8 +15,11 @@ from histoquant.inclusion import count_half_area, measure_inclusion
 from histoquant.measure import measure_cells, measure_fibers
 from histoquant.protocol import CellSettings, MarkerSettings
 from histoquant.stains import Stains
-from histoquant.tables import OBJECT_COLUMNS
 
+OBJECT_COLUMNS = (
+    *("field", "object", "kind", "label", "x_um", "y_um", "area_um2", "fraction_in_field", "counted"),
+    *("straddling", "positive", "dab_od", "confidence", "nucleus", "place", "fiber", "reason"),
+)
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 _COLORS = {"fiber": (0, 114, 178), "cell": (213, 94, 0)}
@@ -78,7 +81,7 @@ def list_objects(
     Returns
     -------
     DataFrame
-        Columns `tables.OBJECT_COLUMNS`, one row per object, counted or not.
+        Columns `OBJECT_COLUMNS`, one row per object, counted or not.
     """
     parts = []
     for labels, table in (

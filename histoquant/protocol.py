@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from histoquant.errors import ProtocolError
 
@@ -17,6 +18,8 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Density = Annotated[float, Field(gt=0, le=3)]
 Intensity = Annotated[float, Field(gt=0, le=255)]
+_LEAST_SINE = 0.1  # about 6 degrees
+_TAKEN_NAMES = frozenset({"patient", "group"})
 Vector = tuple[float, float, float]
 
 
@@ -82,6 +85,18 @@ class StainSettings(Settings):
     """Intensity of empty glass per channel (red, green, blue), or `auto`: estimated per slide."""
     vectors: Literal["default", "auto"] | tuple[Vector, Vector] = "default"
     """Optical density of haematoxylin and of DAB, `default`, or `auto`: estimated per slide."""
+
+    @field_validator("vectors")
+    @classmethod
+    def _refuse_one_direction(cls, value: Any) -> Any:
+        """Two stains can be told apart only if their vectors point apart."""
+        if isinstance(value, str):
+            return value
+        (a, b, c), (d, e, f) = value
+        cross = math.hypot(b * f - c * e, c * d - a * f, a * e - b * d)
+        if cross <= _LEAST_SINE * math.hypot(a, b, c) * math.hypot(d, e, f):
+            raise ValueError("are zero or nearly parallel: give the densities of two different stains")
+        return value
 
 
 class FiberSettings(Settings):
@@ -159,6 +174,8 @@ class Protocol(Settings):
         given = data.get("markers") if isinstance(data, dict) else None
         if not isinstance(given, dict):
             return data
+        if taken := _TAKEN_NAMES & given.keys():
+            raise ValueError(f"a marker cannot be called {min(taken)}, which is a column of patients.csv")
         shipped = {name: marker.model_dump() for name, marker in SHIPPED_MARKERS.items()}
         merged = {
             name: {**shipped.get(name, {}), **marker} if isinstance(marker, dict) else marker

@@ -133,7 +133,6 @@ class Slide:
             )
         result_mpp = mpp if mpp is not None and mpp >= pixel_um * _SAME_SCALE else pixel_um
         box = left, top, right, bottom
-        box = left, top, right, bottom
         pixels = _read_shrunk(partial(self._read_level, index), box, result_mpp / pixel_um)
         return Patch(pixels, left * pixel_um, top * pixel_um, result_mpp)
 
@@ -359,6 +358,8 @@ def _choose_level(levels: tuple[Level, ...], factor: float) -> int:
 
 def _snap(start_um: float, length_um: float, pixel_um: float, size_px: int) -> tuple[int, int]:
     """First and last + 1 pixel of an interval, clipped; at least one pixel if it touches the slide."""
+    if start_um + length_um <= 0:
+        return 0, 0
     first = round(start_um / pixel_um)
     last = max(round((start_um + length_um) / pixel_um), first + 1)
     return max(first, 0), min(last, size_px)

@@ -25,10 +25,6 @@ SECTION_COLUMNS = (
     *("ci_low", "ci_high", "cells_per_fiber_pooled", "positive_cells_per_mm2", "positive_fibers"),
     *("status", "reason"),
 )
-OBJECT_COLUMNS = (
-    *("field", "object", "kind", "label", "x_um", "y_um", "area_um2", "fraction_in_field", "counted"),
-    *("straddling", "positive", "dab_od", "confidence", "nucleus", "place", "fiber", "reason"),
-)
 _COUNTS = ("fibers", "positive_cells", "positive_fibers", "straddling_fibers", "straddling_cells")
 _USED = ("ok", "incomplete")
 _DECIMALS = 6

@@ -136,6 +136,11 @@ def test_edited_section_is_not_measured_again(small_study: Path, measured: Path,
     edits.mkdir()
     (edits / "Li.jsonl").write_text("{}\n")
     assert run(small_study, out).returncode == 0
+    record = out / "sections" / "P01-CD19" / "measured.json"
+    stored = json.loads(record.read_text(encoding="utf-8"))
+    stored["fields"][0] |= {"status": "failed", "reason": "share lost"}
+    record.write_text(json.dumps(stored), encoding="utf-8")
+    assert run(small_study, out).returncode == 1, "what failed under the same key stays, for the edits' sake"
     refused = run(small_study, out, "STUDY.csv", "--seed", 1)
     assert refused.returncode == 2 and "Li" in refused.stderr and "P01-CD19" in refused.stderr
     moved = run(small_study, out, "STUDY.csv", "--seed", 1, "--fresh", "--only", "P01-CD19")

@@ -160,3 +160,15 @@ def test_a_measurement_depends_on_its_own_settings_only(data: dict[str, Any], sa
     before, after = Protocol(), validate_protocol(data)
     assert (hash_measurement(before, "CD19") == hash_measurement(after, "CD19")) is same
     assert hash_protocol(before) != hash_protocol(after)
+
+
+@pytest.mark.parametrize("vectors", [[[0, 0, 0], [0.3, 0.6, 0.8]], [[0.6, 0.7, 0.3], [1.2, 1.4, 0.61]]])
+def test_stains_of_one_direction_are_refused(vectors: list[list[float]]) -> None:
+    with pytest.raises(ProtocolError, match=r"key stain.vectors: .*nearly parallel"):
+        validate_protocol({"stain": {"vectors": vectors}})
+
+
+@pytest.mark.parametrize("name", ["patient", "group"])
+def test_a_marker_named_as_a_column_is_refused(name: str) -> None:
+    with pytest.raises(ProtocolError, match=f"cannot be called {name}"):
+        validate_protocol({"markers": {name: {}}})

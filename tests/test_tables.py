@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from histoquant.objects import OBJECT_COLUMNS
 from histoquant.protocol import StatisticsSettings
 from histoquant.study import Section
 from histoquant.tables import (
     FIELD_COLUMNS,
-    OBJECT_COLUMNS,
     SECTION_COLUMNS,
     build_fields,
     build_patients,
