@@ -185,7 +185,7 @@ def _find_glass(flat: npt.NDArray[np.uint8], min_pixels: int) -> Vector | None:
         return None
     above = level[level >= peaks[-1]]
     # Nothing is brighter than glass and glass is even; the peak of pale tissue has a slope above it.
-    if (above <= peaks[-1] + 3).mean() < 0.75:
+    if above.size and (above <= peaks[-1] + 3).mean() < 0.75:
         return None
     red, green, blue = colourless[np.abs(level - peaks[-1]) <= 3].mean(axis=0, dtype=float)
     return float(red), float(green), float(blue)
