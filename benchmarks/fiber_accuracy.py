@@ -40,6 +40,7 @@ from histoquant.synthetic import (
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 WHITE = (243.0, 241.0, 239.0)
+PHOTOGRAPH_UM = 1002 * 0.4
 FIELD_UM, MARGIN_UM = 550.0, 150.0
 MIN_UM2 = 100.0
 RENDERED = {
@@ -99,7 +100,22 @@ def read_sections(names: list[str], cache: Path, number: int) -> Iterator[Case]:
                     column = ((patch.x_um + (columns + 0.5) * patch.mpp - truth.x_um) / truth.mpp).astype(int)
                     at = np.ix_(row, column)
                     data = f"section {name}{' hard' if hard else ''}"
-                    yield Case(data, patch, truth.labels[at], truth.uncertain[at])
+                    labels, ignore = truth.labels[at], truth.uncertain[at]
+                    yield Case(data, patch, labels, ignore)
+                    crossing = labels[
+                        np.ix_(_on_seam(patch.y_um, patch.mpp, rows), np.full(len(columns), True))
+                    ]
+                    across = labels[
+                        np.ix_(np.full(len(rows), True), _on_seam(patch.x_um, patch.mpp, columns))
+                    ]
+                    seams = np.isin(labels, np.union1d(crossing, across)) & (labels > 0)
+                    yield Case(f"{data}, seams apart", patch, labels, ignore | seams)
+
+
+def _on_seam(start_um: float, mpp: float, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Pixels next to where a photograph meets its mirror image, every 400.8 um."""
+    place = start_um + (pixels + 0.5) * mpp + PHOTOGRAPH_UM / 2
+    return np.asarray(np.abs((place + PHOTOGRAPH_UM / 2) % PHOTOGRAPH_UM - PHOTOGRAPH_UM / 2) < 2)
 
 
 def render_cases(number: int, seed: int) -> Iterator[Case]:

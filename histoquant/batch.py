@@ -20,6 +20,7 @@ import pandas as pd
 
 from histoquant import __version__, results
 from histoquant.errors import HistoquantError, ResultsError, StudyError, WorkerError
+from histoquant.fibers import identify_segmenter
 from histoquant.pipeline import FieldTask, Measured, Prepared, describe_field, measure_field, prepare_section
 from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol
 from histoquant.results import RunFolder
@@ -113,11 +114,12 @@ def plan_work(
             raise StudyError(
                 f"has no section {name}", study.path, f"name one of {', '.join(sorted(known)[:5])} …"
             )
+    segmenter = identify_segmenter(protocol.fibers)
     works, edited = [], []
     for section in study.sections:
         if only and section.id not in only:
             continue
-        work = _key_section(section, protocol, seed)
+        work = _key_section(section, protocol, seed, segmenter)
         place = folder.section(section.folder)
         record = results.read_record(place)
         if _is_current(record, work.key):
@@ -198,7 +200,7 @@ def _calm_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
-def _key_section(section: Section, protocol: Protocol, seed: int) -> Work:
+def _key_section(section: Section, protocol: Protocol, seed: int, segmenter: str) -> Work:
     inputs: dict[str, str] = {}
     for path in [p for s in section.sources for p in (s.path, s.annotations) if p is not None]:
         try:
@@ -208,7 +210,7 @@ def _key_section(section: Section, protocol: Protocol, seed: int) -> Work:
     # Where the files lie is no part of the key: a study may be moved.
     said = [[s.path.name, s.mpp, s.kind, s.annotations is not None] for s in section.sources]
     settings = hash_measurement(protocol, section.marker)
-    parts = [__version__, settings, seed, section.id, section.problem, said, list(inputs.values())]
+    parts = [__version__, settings, segmenter, seed, section.id, section.problem, said, list(inputs.values())]
     return Work(section, hashlib.sha256(json.dumps(parts).encode()).hexdigest(), inputs)
 
 

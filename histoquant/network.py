@@ -1,7 +1,9 @@
+# This module touches files: it reads the network.
 """Fibers by the shipped network: stains to network, watershed, merging of neighbours."""
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -89,15 +91,32 @@ def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
         The model cannot be read.
     """
     try:
-        data = model.read_bytes() if model else (resources.files("histoquant") / MODEL).read_bytes()
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
-    except (OSError, cv2.error) as error:
-        where = model or MODEL
-        raise ProtocolError("the fiber network cannot be read", where, "reinstall histoquant") from error
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(_read_model(model), np.uint8))
+    except cv2.error as error:
+        raise ProtocolError("is no fiber network", model or MODEL, "give an ONNX file of its form") from error
     net.setInput(image[None])
     maps = np.array(net.forward()[0], np.float32)
     maps[:2] = 1 / (1 + np.exp(-maps[:2]))
     return maps
+
+
+def hash_model(model: Path | None = None) -> str:
+    """SHA-256 of a model, the shipped one if none is given.
+
+    Raises
+    ------
+    ProtocolError
+        The model cannot be read.
+    """
+    return hashlib.sha256(_read_model(model)).hexdigest()
+
+
+def _read_model(model: Path | None) -> bytes:
+    try:
+        return model.read_bytes() if model else (resources.files("histoquant") / MODEL).read_bytes()
+    except OSError as error:
+        fix = "check fibers.model in the protocol" if model else "reinstall histoquant"
+        raise ProtocolError("the fiber network cannot be read", model or MODEL, fix) from error
 
 
 def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
@@ -241,7 +260,8 @@ def prepare_input(stains: Stains) -> FloatImage:
     stack = np.stack([*images, images[0] + images[1]])
     stack = np.pad(stack, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
     stack[3] = _normalise(stack[3])
-    stack[:3] = np.arcsinh(stack[:3] / np.float32(_SOFT_OD))
+    # Linear for weak stain, and never beyond 4.
+    stack[:3] /= _SOFT_OD + np.abs(stack[:3]) / 4
     return fold_pixels(stack)
 
 

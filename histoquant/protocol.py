@@ -103,7 +103,9 @@ class FiberSettings(Settings):
     """Segmentation of muscle fibers."""
 
     method: str = "classical"
-    """Name of the segmenter."""
+    """Name of the segmenter: `network`, `classical`, or one that another package brings."""
+    model: str = ""
+    """ONNX file for the network, of the form of the shipped one; empty for the shipped one."""
     min_area_um2: Positive = 100.0
     """Smaller profiles are not fibers."""
 

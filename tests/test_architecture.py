@@ -16,7 +16,18 @@ ORDER = (
     # what every stage speaks in
     *("errors", "geometry", "protocol", "backends"),
     # the one way through
-    *("study", "slide", "annotations", "tissue", "fields", "stains", "regions", "network", "fibers"),
+    *(
+        "study",
+        "slide",
+        "annotations",
+        "tissue",
+        "fields",
+        "stains",
+        "regions",
+        "classical",
+        "network",
+        "fibers",
+    ),
     *("cells", "measure", "inclusion", "counts", "tables", "objects", "stats"),
     # what shows, keeps and joins
     *("pictures", "results", "prepare", "pipeline", "report", "publish", "batch"),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from skimage.measure import label
 
 from histoquant import fibers
+from histoquant.classical import segment_classically
 from histoquant.errors import ProtocolError
-from histoquant.fibers import get_segmenter, segment_fibers
+from histoquant.fibers import get_segmenter
 from histoquant.protocol import FiberSettings
 from histoquant.regions import merge_regions
 from histoquant.stains import Stains
@@ -87,14 +88,14 @@ def check_labels(labels: np.ndarray, shape: tuple[int, int], min_area_px: float)
 def test_fibers_between_pale_gaps_are_found_at_any_strength_of_stain(strength):
     truth = brick_wall()
     stains = make_stains(*paint(truth, strength), noise=0.004)
-    labels = segment_fibers(stains)
+    labels = segment_classically(stains)
     assert found_share(truth, labels) > 0.9
     assert abs(labels.max() - len(np.unique(truth[truth > 0]))) <= 3
 
 
 def test_labels_are_sequential_whole_and_large_enough():
     stains = make_stains(*paint(brick_wall()))
-    check_labels(segment_fibers(stains, min_area_um2=100.0), stains.dab.shape, 390)
+    check_labels(segment_classically(stains, min_area_um2=100.0), stains.dab.shape, 390)
 
 
 def test_nuclei_and_brown_rings_neither_split_nor_fuse():
@@ -105,7 +106,7 @@ def test_nuclei_and_brown_rings_neither_split_nor_fuse():
         cv2.ellipse(h, (x, y), (9, 6), 0, 0, 360, 0.6, -1)
     for x, y in rng.integers(0, truth.shape[0], (15, 2)).tolist():
         cv2.circle(d, (x, y), 9, 0.7, 3)
-    labels = segment_fibers(make_stains(h, d))
+    labels = segment_classically(make_stains(h, d))
     assert found_share(truth, labels) > 0.85
 
 
@@ -114,7 +115,7 @@ def test_nucleus_inside_belongs_to_the_fiber():
     h, d = paint(truth)
     center = tuple(int(value) for value in np.argwhere(truth == truth[250, 250]).mean(axis=0))
     cv2.circle(h, center[::-1], 8, 0.6, -1)
-    labels = segment_fibers(make_stains(h, d))
+    labels = segment_classically(make_stains(h, d))
     number = labels[center]
     assert number > 0 and np.all(
         labels[center[0] - 8 : center[0] + 9, center[1] - 8 : center[1] + 9] == number
@@ -125,7 +126,7 @@ def test_brown_fiber_is_a_fiber():
     truth = brick_wall()
     h, d = paint(truth)
     brown = truth == truth[250, 250]
-    labels = segment_fibers(make_stains(h, d + 0.3 * brown))
+    labels = segment_classically(make_stains(h, d + 0.3 * brown))
     assert found_share(np.where(brown, 1, 0), labels) == 1.0
     assert found_share(truth, labels) > 0.9
 
@@ -134,7 +135,7 @@ def test_gaps_of_another_hue_are_found():
     truth = brick_wall()
     h = np.where(truth > 0, 0.09, 0.05)
     d = np.where(truth > 0, 0.04, 0.08)
-    assert found_share(truth, segment_fibers(make_stains(h, d))) > 0.9
+    assert found_share(truth, segment_classically(make_stains(h, d))) > 0.9
 
 
 def test_glass_beside_gaps_of_another_hue_has_no_fibers():
@@ -143,14 +144,14 @@ def test_glass_beside_gaps_of_another_hue_has_no_fibers():
     glass = np.arange(truth.shape[1]) >= 320
     h = np.where(glass, 0.0, np.where(truth > 0, 0.09, 0.05))
     d = np.where(glass, 0.0, np.where(truth > 0, 0.04, 0.08))
-    labels = segment_fibers(make_stains(h, d))
+    labels = segment_classically(make_stains(h, d))
     assert labels[:, 330:].max() == 0
     assert found_share(truth, labels) > 0.8
 
 
 def test_fibers_cut_by_the_border_stay():
     truth = brick_wall()
-    labels = segment_fibers(make_stains(*paint(truth)))
+    labels = segment_classically(make_stains(*paint(truth)))
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     assert len(np.unique(rim[rim > 0])) >= 8
 
@@ -158,19 +159,19 @@ def test_fibers_cut_by_the_border_stay():
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 def test_glass_has_no_fibers(noise):
     empty = np.zeros((300, 280))
-    assert segment_fibers(make_stains(empty, empty, noise=noise)).max() == 0
+    assert segment_classically(make_stains(empty, empty, noise=noise)).max() == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (3, 40)])
 def test_tiny_regions_have_no_fibers(shape):
     empty = np.zeros(shape)
-    assert segment_fibers(make_stains(empty, empty)).shape == shape
+    assert segment_classically(make_stains(empty, empty)).shape == shape
 
 
 def test_same_stains_same_labels():
     stains = make_stains(*paint(brick_wall()))
     before = stains.haematoxylin.copy()
-    assert np.array_equal(segment_fibers(stains), segment_fibers(stains))
+    assert np.array_equal(segment_classically(stains), segment_classically(stains))
     assert np.array_equal(before, stains.haematoxylin)
 
 
@@ -184,7 +185,7 @@ def test_same_stains_same_labels():
 def test_any_shape_and_scale_gives_well_formed_labels(rows, columns, mpp, seed):
     truth = brick_wall(260, 80, 6)[:rows, :columns]
     stains = make_stains(*paint(truth), mpp=mpp, seed=seed)
-    labels = segment_fibers(stains, min_area_um2=60.0)
+    labels = segment_classically(stains, min_area_um2=60.0)
     # A hole of one region may hold another region; it must not be empty.
     check_labels(labels, (rows, columns), 0.8 * 60.0 / mpp**2)
 
@@ -222,7 +223,7 @@ def test_segmenter_that_cannot_be_loaded_says_so(monkeypatch, target):
 
 def test_unknown_name_lists_other_packages(monkeypatch):
     plug_in(monkeypatch, "everything_is_one_fiber")
-    with pytest.raises(ProtocolError, match="classical, other"):
+    with pytest.raises(ProtocolError, match="classical, network, other"):
         get_segmenter(FiberSettings(method="magic"))
 
 

@@ -105,6 +105,8 @@ def _restain(rng: np.random.Generator, pixels: npt.NDArray[np.uint8], truth: Lab
     stains = od @ unmix
     stains = stains * np.exp(rng.normal(-0.1, (0.4, 0.3, 0.2))).astype(np.float32)
     stains = stains + _shift_parts(rng, truth, stains.shape[:2])
+    if rng.random() < 0.25:
+        stains = _stitch(rng, stains)
     stains = stains + rng.normal(0, 0.008, 3).astype(np.float32)
     if rng.random() < 0.5:
         stains = cv2.GaussianBlur(stains, (0, 0), rng.uniform(0.2, 1.5) / INPUT_MPP)
@@ -130,5 +132,18 @@ def _shift_parts(rng: np.random.Generator, truth: Labels, shape: tuple[int, int]
         own = rng.normal(0, rng.uniform(0, 0.03), (int(truth.max()) + 1, 3)) * (1, 0.7, 0.2)
         own[0] = 0
         shift += own[truth].astype(np.float32)
+    if rng.random() < 0.2:
+        brown = rng.uniform(0.05, 0.4, int(truth.max()) + 1) * (rng.random(int(truth.max()) + 1) < 0.15)
+        brown[0] = 0
+        shift[..., 1] += brown[truth].astype(np.float32)
     soft = cv2.GaussianBlur(shift, (0, 0), 0.7)
     return np.asarray(cv2.resize(soft, shape[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def _stitch(rng: np.random.Generator, stains: Floats) -> Floats:
+    """A step of density along a row and a column, as between badly matched tiles of a scanner."""
+    steps = np.zeros_like(stains)
+    row, column = (int(rng.integers(side)) for side in stains.shape[:2])
+    steps[row:] += rng.normal(0, (0.01, 0.03, 0.01)).astype(np.float32)
+    steps[:, column:] += rng.normal(0, (0.01, 0.03, 0.01)).astype(np.float32)
+    return stains + steps

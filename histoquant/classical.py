@@ -1,0 +1,340 @@
+"""Fibers without training: learned tone, traced gaps, merged regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage as ndi
+from skimage.filters import threshold_otsu
+from skimage.measure import label, regionprops
+from skimage.segmentation import watershed
+
+from histoquant.regions import merge_regions
+from histoquant.stains import Stains
+
+FloatImage = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int32]
+
+MPP = 1.0
+
+# Tone. Contrasts are relative, so that weak stains work; only the least one is absolute: two gray levels.
+MIN_CONTRAST_OD = 0.006
+NUCLEUS_UM = 17
+NUCLEUS_CONTRAST = 1.5
+MIN_CLEAR = 85.0
+GAP_PERCENTILE = 89.5
+GAP_SHARE = 0.5
+PALEST_FIBERS = 8.0
+THRESHOLD_SHARE = 0.45
+DRIFT_UM = 60.0
+DRIFT_STEP = 8
+DRIFT_PRIOR = 0.3
+CLIP = 4.0
+
+# Evidence of borders, in units of the contrast.
+RIDGE = 0.45
+RIDGE_LENGTH_UM = 10.5
+RIDGE_WIDTH_UM = 1.2
+RIDGE_ANGLES = 16
+BACKGROUND = -0.35
+STEEPNESS = 8.0
+
+# Over-segmentation.
+GLASS_SHARE = 0.35
+CORE = 0.19
+DISTANCE_SIGMA = 1.9
+EVIDENCE_WEIGHT = 4.0
+STEP = 0.075
+
+# What a profile of this size must look like to be a fiber.
+SMALL_FIBER_UM2 = 400.0
+SMALL_SOLIDITY = 0.915
+SMALL_HIDDEN = 0.45
+
+
+def segment_classically(stains: Stains, min_area_um2: float = 100.0) -> Labels:
+    """Segment muscle fibers without training.
+
+    Nuclei and rings are painted over; one tone is learned from the image itself, the mixture of
+    haematoxylin and DAB that best tells gaps from what lies beside them; gaps are traced by elongated
+    ridge filters; an over-segmentation is merged into the most fiber-like regions.
+
+    Parameters
+    ----------
+    stains : Stains
+        Stain densities; about 0.5 um/px is enough.
+    min_area_um2 : float
+        Smaller profiles are left out.
+
+    Returns
+    -------
+    ndarray of int32, shape of `stains.dab`
+        Sequential labels, each one 4-connected piece without holes; fibers cut by the border stay.
+    """
+    shape = stains.dab.shape
+    if min(shape) == 0:
+        return np.zeros(shape, np.int32)
+    scale = min(stains.mpp / MPP, 1.0)
+    size = tuple(max(round(side * scale), 1) for side in reversed(shape))
+    layers = (stains.haematoxylin, stains.dab)
+    h, d = (np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_AREA), np.float32) for layer in layers)
+    area_px = min_area_um2 * (size[0] * size[1]) / (shape[0] * shape[1] * stains.mpp**2)
+    # Where gaps differ in hue alone, the sum of both stains hides them.
+    tones = [_learn_tone(h, d, start) for start in (h + d, h)]
+    tone = max(tones, key=lambda found: found.separation if found else -1.0)
+    if tone is None:
+        return np.zeros(shape, np.int32)
+    evidence = _trace_gaps(tone)
+    inside = _find_inside(tone, _smooth(h + d))
+    pieces = _oversegment(inside, evidence, tone.nuclei)
+    regions = merge_regions(pieces, evidence, tone.nuclei, area_px, stains.mpp / scale)
+    labels = _tidy(regions, tone.nuclei, area_px, stains.mpp / scale)
+    return _enlarge(labels, shape)
+
+
+@dataclass(frozen=True)
+class _Tone:
+    """`level`: nuclei painted over, 0 at the threshold, 1 = contrast between fibers and gaps.
+
+    `separation` is that contrast in units of the spread within both.
+    """
+
+    level: FloatImage
+    nuclei: Mask
+    separation: float
+
+
+def _blur(image: FloatImage, sigma: float) -> FloatImage:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT))
+
+
+def _smooth(image: FloatImage) -> FloatImage:
+    """Less noise, edges kept."""
+    return np.asarray(cv2.medianBlur(_blur(image, 0.7), 5), np.float32)
+
+
+def _disc(width: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)), np.uint8)
+
+
+def _dilate(mask: Mask, width: int) -> Mask:
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), _disc(width)) > 0)
+
+
+def _open(image: FloatImage) -> FloatImage:
+    """Without dark spots of the size of nuclei."""
+    return np.asarray(cv2.morphologyEx(_blur(image, 1), cv2.MORPH_OPEN, _disc(NUCLEUS_UM)))
+
+
+def _find_nuclei(image: FloatImage, opened: FloatImage, contrast: float) -> Mask:
+    """Small dark spots; never more than a seventh of the image, should the contrast be underrated."""
+    excess = _blur(image, 0.8) - opened
+    return np.asarray(excess > max(NUCLEUS_CONTRAST * contrast, float(np.percentile(excess, MIN_CLEAR))))
+
+
+def _paint_over(image: FloatImage, mask: Mask, base: FloatImage) -> FloatImage:
+    """Masked pixels take the mean of unmasked ones around, far from any those of `base`."""
+    keep = 1 - mask.astype(np.float32)
+    mean = (_blur(image * keep, 3) + 1e-3 * _blur(base, 3)) / (_blur(keep, 3) + 1e-3)
+    return np.where(mask, mean, image).astype(np.float32)
+
+
+def _first_contrast(opened: FloatImage) -> float:
+    """Contrast along edges towards what is paler than most tissue."""
+    size = tuple(-(-side // 4) for side in reversed(opened.shape))
+    small = cv2.resize(opened, size, interpolation=cv2.INTER_AREA)
+    small = np.minimum(small, np.percentile(small, 95))
+    if np.ptp(small) == 0:
+        return 0.0
+    ceiling = np.median(small[small > threshold_otsu(small)])
+    image = np.minimum(opened, ceiling)
+    slope = np.hypot(*(cv2.Sobel(image, cv2.CV_32F, *way, ksize=3) for way in ((1, 0), (0, 1))))
+    total = float(slope.sum()) + 1e-9
+    middle = float((slope * image).sum()) / total
+    return 2 * float(np.sqrt((slope * (image - middle) ** 2).sum() / total))
+
+
+def _valleys(image: FloatImage, sigma: float) -> FloatImage:
+    """Larger eigenvalue of the Hessian, scale-normalised."""
+    smooth = _blur(image, sigma)
+    xx, yy, xy = (
+        cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, borderType=cv2.BORDER_REFLECT) / 4
+        for order in ((2, 0), (0, 2), (1, 1))
+    )
+    return np.asarray(((xx + yy) / 2 + np.sqrt(((xx - yy) / 2) ** 2 + xy**2)) * sigma**2, np.float32)
+
+
+def _sample_gaps(image: FloatImage, nuclei: Mask) -> tuple[Mask, Mask]:
+    """Pixels in gaps, and pixels a few um beside them."""
+    wide = _dilate(nuclei, 7)
+    curve = _valleys(image, 2)
+    free = curve[~wide]
+    if free.size == 0:
+        return np.zeros(image.shape, bool), np.zeros(image.shape, bool)
+    low, high = np.percentile(free, [60, GAP_PERCENTILE])
+    gaps = curve > high
+    beside = _dilate(gaps, 25) & ~_dilate(gaps, 7) & (curve < low)
+    return gaps & ~wide, beside & ~wide
+
+
+def _mix(h: FloatImage, d: FloatImage, beside: Mask, gaps: Mask) -> FloatImage:
+    """Tone along Fisher's linear discriminant, so that drifting background weighs little."""
+    samples = []
+    for mask in (beside, gaps):
+        values = np.stack([h[mask], d[mask]]).astype(np.float64)
+        low, high = np.percentile(values, [1, 99], axis=1)
+        samples.append(np.clip(values, low[:, None], high[:, None]))
+    spread = (np.cov(samples[0]) + np.cov(samples[1])) / 2
+    spread += 0.05 * np.diag(np.diag(spread)) + 1e-6 * np.eye(2)
+    weights = np.linalg.solve(spread, samples[0].mean(axis=1) - samples[1].mean(axis=1))
+    weights *= 2 / max(float(np.abs(weights).sum()), 1e-12)
+    return np.asarray(weights[0] * h + weights[1] * d, np.float32)
+
+
+def _learn_tone(h: FloatImage, d: FloatImage, image: FloatImage) -> _Tone | None:
+    """Learn the tone in three rounds from a first guess; None if nothing stands out from the noise."""
+    opened = _open(image)
+    contrast = _first_contrast(opened)
+    for last in (False, False, True):
+        nuclei = _find_nuclei(image, opened, contrast)
+        clean = _paint_over(image, _dilate(nuclei, 7), opened)
+        gaps, beside = _sample_gaps(clean, nuclei)
+        if gaps.sum() < 50 or beside.sum() < 50:
+            return None
+        if not last:
+            beside &= clean > np.median(clean[gaps])
+            if beside.sum() < 50:
+                return None
+            image = _mix(h, d, beside, gaps)
+            opened = _open(image)
+            clean = np.where(nuclei, opened, image)
+        smooth = _smooth(clean)
+        levels = _find_levels(smooth, gaps, beside)
+        if levels is None:
+            return None
+        threshold, contrast = levels
+    nuclei = _dilate(_find_nuclei(image, opened, contrast), 5)
+    clean = _paint_over(image, nuclei, opened)
+    spread = np.sqrt((smooth[beside].var() + smooth[gaps].var()) / 2) + 1e-9
+    level = np.minimum((clean - threshold) / contrast, CLIP).astype(np.float32)
+    return _Tone(level, nuclei, float(contrast / spread))
+
+
+def _find_levels(smooth: FloatImage, gaps: Mask, beside: Mask) -> tuple[FloatImage, float] | None:
+    """Threshold between gaps and the palest fibers, following slow drift, and the contrast."""
+    gap = float(np.median(smooth[gaps]))
+    above = smooth[beside & (smooth > gap)]
+    if above.size < 50:
+        return None
+    contrast = float(np.median(above)) - gap
+    # Where no gap is visible, the deepest valleys lie inside fibers and must not raise the threshold.
+    weight = (gaps & (smooth < gap + GAP_SHARE * contrast)).astype(np.float32)
+    # Drift is slow: a coarse grid does.
+    size = tuple(-(-side // DRIFT_STEP) for side in reversed(smooth.shape))
+    offset, share = (
+        _blur(np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_AREA)), DRIFT_UM / MPP / DRIFT_STEP)
+        for layer in (weight * (smooth - gap), weight)
+    )
+    coarse = offset / (share + DRIFT_PRIOR * float(weight.mean()) + 1e-12)
+    drift = np.asarray(cv2.resize(coarse, smooth.shape[::-1], interpolation=cv2.INTER_LINEAR))
+    level = smooth - drift
+    above = level[beside & (level > gap)]
+    if above.size < 50:
+        return None
+    palest, contrast = float(np.percentile(above, PALEST_FIBERS)), float(np.median(above)) - gap
+    if contrast < MIN_CONTRAST_OD:
+        return None
+    return gap + drift + THRESHOLD_SHARE * (palest - gap), contrast
+
+
+def _ridges(image: FloatImage) -> FloatImage:
+    """Strongest response to elongated second derivatives: gaps are long, noise is not."""
+    reach = int(2.2 * RIDGE_LENGTH_UM / MPP)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * MPP
+    best = np.full(image.shape, -np.inf, np.float32)
+    for angle in np.pi * np.arange(RIDGE_ANGLES) / RIDGE_ANGLES:
+        along = (x * np.cos(angle) + y * np.sin(angle)) / RIDGE_LENGTH_UM
+        across = (y * np.cos(angle) - x * np.sin(angle)) / RIDGE_WIDTH_UM
+        kernel = (across**2 - 1) * np.exp(-(across**2 + along**2) / 2)
+        kernel -= kernel.mean()
+        kernel /= np.abs(kernel).sum() / 2
+        np.maximum(best, cv2.filter2D(image, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT), out=best)
+    return best
+
+
+def _trace_gaps(tone: _Tone) -> FloatImage:
+    """Evidence of a border, 0 to 1: fine or broad valleys above noise, and open background."""
+    evidence = np.zeros(tone.level.shape, np.float32)
+    for response in (_ridges(tone.level), _valleys(tone.level, 2.5)):
+        floor = 1.5 * float(np.median(np.maximum(response, 0)))
+        evidence = np.maximum(evidence, (response - floor) / RIDGE)
+    background = 1 / (1 + np.exp((_blur(tone.level, 1.5) - BACKGROUND) * STEEPNESS))
+    return np.asarray(np.clip(np.maximum(evidence, background), 0, 1), np.float32)
+
+
+def _find_inside(tone: _Tone, density: FloatImage) -> Mask:
+    """Pixels above the threshold that are not glass, smoothed, small holes filled."""
+    mask = _smooth(tone.level) > 0
+    # Where gaps are known by their brown, glass is as little brown as fibers are.
+    fibers = density[mask & (density > MIN_CONTRAST_OD)]
+    mask &= density > (GLASS_SHARE * float(np.median(fibers)) if fibers.size else 0.0)
+    mask = np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disc(5)) > 0)
+    outside = label(~mask, connectivity=1)
+    small = np.bincount(outside.ravel()) < 150
+    small[0] = False
+    return np.asarray(mask | small[outside])
+
+
+def _oversegment(inside: Mask, evidence: FloatImage, nuclei: Mask) -> Labels:
+    """Watershed on the logarithm of the distance to the nearest border, and on the evidence."""
+    core = inside & ((evidence < CORE) | nuclei)
+    distance = np.asarray(cv2.distanceTransform(core.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    height = EVIDENCE_WEIGHT * _blur(evidence, 1) - np.log1p(_blur(distance, DISTANCE_SIGMA))
+    # Steps drown minima that are shallower.
+    steps = np.round((height - height.min()) / STEP).astype(np.int32)
+    return np.asarray(watershed(steps, mask=inside), np.int32)
+
+
+def _tidy(regions: Labels, nuclei: Mask, min_area_px: float, mpp: float) -> Labels:
+    """Largest piece of every region, holes filled; remnants left out; numbered in order."""
+    labels = np.zeros(regions.shape, np.int32)
+    number = 0
+    for region in regionprops(regions):
+        parts = label(region.image, connectivity=1)
+        largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+        place = labels[region.slice]
+        whole = ndi.binary_fill_holes(largest) & (place == 0)
+        hidden = float(nuclei[region.slice][whole].mean()) if whole.any() else 1.0
+        # What the image's border cuts is smaller than the fiber it belongs to.
+        cut = _is_cut(region.bbox, regions.shape)
+        if whole.sum() >= min_area_px and _looks_like_fiber(whole, hidden, mpp * (2 if cut else 1)):
+            number += 1
+            place[whole] = number
+    return labels
+
+
+def _is_cut(bbox: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return bbox[0] == 0 or bbox[1] == 0 or bbox[2] == shape[0] or bbox[3] == shape[1]
+
+
+def _looks_like_fiber(mask: Mask, hidden: float, mpp: float) -> bool:
+    """Remnants between fibers are small and jagged, infiltrates mostly nuclei: the smaller, the stricter."""
+    rows, columns = np.nonzero(mask)
+    hull = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))
+    around = cv2.contourArea(hull) + 0.5 * cv2.arcLength(hull, True) + 1
+    doublings = np.log2(len(rows) * mpp**2 / SMALL_FIBER_UM2)
+    return bool(
+        len(rows) / around >= SMALL_SOLIDITY - 0.03 * doublings and hidden <= SMALL_HIDDEN + 0.1 * doublings
+    )
+
+
+def _enlarge(labels: Labels, shape: tuple[int, ...]) -> Labels:
+    """Nearest neighbour by pixel centers, so that pieces stay pieces."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(shape, labels.shape, strict=True)
+    )
+    return np.ascontiguousarray(labels[rows[:, None], columns])
