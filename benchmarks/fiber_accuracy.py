@@ -155,7 +155,7 @@ def _disturb(patch: Patch) -> Iterator[tuple[str, Patch]]:
     for fault, gains in (
         ("faded 30 %", (0.7, 0.7, 1)),
         ("counterstain -30 %", (0.7, 1, 1)),
-        ("+30 %", (1.3, 1, 1)),
+        ("counterstain +30 %", (1.3, 1, 1)),
     ):
         yield fault, _expose(densities * gains @ plain, mpp)
     for white in (225, 250):

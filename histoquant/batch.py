@@ -22,24 +22,54 @@ from histoquant import __version__, results
 from histoquant.errors import HistoquantError, ResultsError, StudyError, WorkerError
 from histoquant.fibers import identify_segmenter
 from histoquant.pipeline import FieldTask, Measured, Prepared, describe_field, measure_field, prepare_section
-from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol
+from histoquant.protocol import MarkerSettings, Protocol, hash_measurement
 from histoquant.results import RunFolder
-from histoquant.study import Section, Study, fingerprint_file
+from histoquant.study import Section, Study, count_images, fingerprint_file
 
 Record = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Called with the number of sections done and of all."""
 
-_SECTIONS_IN_FLIGHT = 3
-
 
 @dataclass(frozen=True)
 class Work:
-    """One section to measure, and the key under which its result is stored."""
+    """One section to measure, and the key under which its result is stored.
+
+    Attributes
+    ----------
+    section : Section
+        Of the study.
+    key : str
+        Digest of all that bears on the result.
+    inputs : dict of str to str
+        Fingerprints by path.
+    segmenter : str
+        What finds the fibers.
+    trouble : str
+        Why the section cannot be measured now; empty if nothing is known to be wrong.
+    """
 
     section: Section
     key: str
     inputs: dict[str, str]
+    segmenter: str
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes
+    ----------
+    works : tuple of Work
+        Sections to measure.
+    unavailable : dict of str to str
+        Sections that have a stored result but cannot be measured now, with the reason.
+    """
+
+    works: tuple[Work, ...]
+    unavailable: dict[str, str]
 
 
 @dataclass
@@ -53,8 +83,8 @@ class _Job:
     files: dict[str, bytes] = field(default_factory=dict)
     problem: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    objects: list[pd.DataFrame] = field(default_factory=list)
-    features: list[dict[str, Any]] = field(default_factory=list)
+    objects: dict[int, pd.DataFrame] = field(default_factory=dict)
+    features: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class SerialExecutor(Executor):
@@ -79,12 +109,29 @@ def make_executor(workers: int) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_calm_threads)
 
 
+def check_request(study: Study, protocol: Protocol, only: Sequence[str] = ()) -> None:
+    """Refuse what cannot be run, before anything is begun.
+
+    Raises
+    ------
+    StudyError
+        A section named in `only` is not in the study.
+    ProtocolError
+        The segmenter or its model cannot be loaded.
+    """
+    known = sorted(section.id for section in study.sections)
+    for name in set(only) - set(known):
+        raise StudyError(f"has no section {name}", study.path, f"name one of {', '.join(known[:5])} …")
+    identify_segmenter(protocol.fibers)
+
+
 def plan_work(
     study: Study, folder: RunFolder, protocol: Protocol, seed: int, only: Sequence[str] = ()
-) -> tuple[Work, ...]:
+) -> Plan:
     """Find the sections that must be measured: those not stored under the same key.
 
-    A section that failed, or in which a field failed, is measured again.
+    A section that failed, or in which a field failed, is measured again. A stored result whose slide
+    cannot be read now is left as it is.
 
     Parameters
     ----------
@@ -99,23 +146,15 @@ def plan_work(
 
     Returns
     -------
-    tuple of Work
+    Plan
 
     Raises
     ------
-    StudyError
-        A section named in `only` is not in the study.
     ResultsError
         A section that a reviewer has edited would be measured again.
     """
-    known = {section.id for section in study.sections}
-    for name in only:
-        if name not in known:
-            raise StudyError(
-                f"has no section {name}", study.path, f"name one of {', '.join(sorted(known)[:5])} …"
-            )
     segmenter = identify_segmenter(protocol.fibers)
-    works, edited = [], []
+    works, edited, unavailable = [], [], {}
     for section in study.sections:
         if only and section.id not in only:
             continue
@@ -123,6 +162,9 @@ def plan_work(
         place = folder.section(section.folder)
         record = results.read_record(place)
         if _is_current(record, work.key):
+            continue
+        if work.trouble and record is not None and record["status"] != "failed":
+            unavailable[section.id] = f"{work.trouble}; its stored result is kept until this is mended"
             continue
         if reviewers := results.list_reviewers(place):
             if record is not None and record["key"] == work.key:
@@ -135,7 +177,7 @@ def plan_work(
             folder.path,
             "choose another --out, or --fresh to move the old folder aside",
         )
-    return tuple(works)
+    return Plan(tuple(works), unavailable)
 
 
 def measure_sections(
@@ -145,6 +187,7 @@ def measure_sections(
     seed: int,
     executor: Executor,
     progress: Progress,
+    in_flight: int = 3,
 ) -> None:
     """Measure sections and store each as soon as it is finished.
 
@@ -160,6 +203,8 @@ def measure_sections(
         Anything with the interface of `concurrent.futures`.
     progress : callable
         See `Progress`.
+    in_flight : int, optional
+        Sections under way at once, which bounds memory.
 
     Raises
     ------
@@ -168,12 +213,32 @@ def measure_sections(
     WorkerError
         A worker died; finished sections stay.
     """
-    waiting = deque(works)
+    try:
+        _measure_all(deque(works), folder, protocol, seed, executor, progress, in_flight)
+    except BrokenExecutor as error:
+        raise WorkerError(
+            "a worker process died", fix="it may have run out of memory: run again with fewer --workers"
+        ) from error
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _measure_all(
+    waiting: deque[Work],
+    folder: RunFolder,
+    protocol: Protocol,
+    seed: int,
+    executor: Executor,
+    progress: Progress,
+    in_flight: int,
+) -> None:
+    total = len(waiting)
     under_way: dict[Future[Any], tuple[_Job, FieldTask | None]] = {}
     jobs = finished = 0
-    progress(0, len(works))
+    progress(0, total)
     while waiting or under_way:
-        while waiting and jobs < _SECTIONS_IN_FLIGHT:
+        while waiting and jobs < in_flight:
             job = _Job(waiting.popleft(), time.monotonic())
             jobs += 1
             under_way[executor.submit(prepare_section, job.work.section, protocol, seed)] = (job, None)
@@ -190,7 +255,7 @@ def measure_sections(
                 _store_section(job, folder, protocol, seed)
                 jobs -= 1
                 finished += 1
-                progress(finished, len(works))
+                progress(finished, total)
 
 
 def _calm_threads() -> None:
@@ -202,16 +267,19 @@ def _calm_threads() -> None:
 
 def _key_section(section: Section, protocol: Protocol, seed: int, segmenter: str) -> Work:
     inputs: dict[str, str] = {}
+    trouble = section.problem
     for path in [p for s in section.sources for p in (s.path, s.annotations) if p is not None]:
         try:
             inputs[str(path)] = fingerprint_file(path)
         except OSError as error:
-            inputs[str(path)] = f"unreadable: {error.strerror}"
+            inputs[str(path)] = "unreadable"
+            trouble = trouble or f"{path}: cannot be read ({error.strerror}); check the path"
     # Where the files lie is no part of the key: a study may be moved.
     said = [[s.path.name, s.mpp, s.kind, s.annotations is not None] for s in section.sources]
     settings = hash_measurement(protocol, section.marker)
     parts = [__version__, settings, segmenter, seed, section.id, section.problem, said, list(inputs.values())]
-    return Work(section, hashlib.sha256(json.dumps(parts).encode()).hexdigest(), inputs)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return Work(section, key, inputs, segmenter, trouble)
 
 
 def _is_current(record: Mapping[str, Any] | None, key: str) -> bool:
@@ -221,8 +289,7 @@ def _is_current(record: Mapping[str, Any] | None, key: str) -> bool:
 
 
 def _accept_prepared(future: Future[Any], job: _Job, protocol: Protocol) -> tuple[FieldTask, ...]:
-    sources = job.work.section.sources
-    job.fields_asked = len(sources) if len(sources) > 1 else protocol.fields.count
+    job.fields_asked = count_images(job.work.section) or protocol.fields.count
     try:
         prepared: Prepared = _take(future)
     except HistoquantError as error:
@@ -246,8 +313,8 @@ def _accept_field(future: Future[Any], job: _Job, task: FieldTask) -> None:
         job.rows.append({**describe_field(task.field), **row})
         return
     job.rows.append(measured.row)
-    job.objects.append(measured.objects)
-    job.features.extend(measured.features)
+    job.objects[task.field.number] = measured.objects
+    job.features[task.field.number] = measured.features
     job.files.update(measured.files)
 
 
@@ -255,12 +322,8 @@ def _take(future: Future[Any]) -> Any:
     """The result of a task; whatever went wrong in it becomes its reason, so that others go on."""
     try:
         return future.result()
-    except HistoquantError:
+    except (HistoquantError, BrokenExecutor):
         raise
-    except BrokenExecutor as error:
-        raise WorkerError(
-            "a worker process died", fix="it may have run out of memory: run again with fewer --workers"
-        ) from error
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}, line {last.lineno}"
@@ -272,7 +335,8 @@ def _store_section(job: _Job, folder: RunFolder, protocol: Protocol, seed: int) 
     record = {
         "key": job.work.key,
         "version": __version__,
-        "protocol_hash": hash_protocol(protocol),
+        "measurement_hash": hash_measurement(protocol, section.marker),
+        "segmenter": job.work.segmenter,
         "seed": seed,
         "status": "failed" if job.problem else "measured",
         "reason": job.problem,
@@ -283,8 +347,9 @@ def _store_section(job: _Job, folder: RunFolder, protocol: Protocol, seed: int) 
     }
     files = dict(job.files)
     if job.objects:
-        objects = pd.concat(job.objects).sort_values(["field", "kind", "label"], ignore_index=True)
-        features = sorted(job.features, key=lambda feature: str(feature["properties"]["name"]))
+        # In the order of the fields, whichever worker was first.
+        objects = pd.concat([job.objects[number] for number in sorted(job.objects)], ignore_index=True)
+        features = [feature for number in sorted(job.features) for feature in job.features[number]]
         collection = {"type": "FeatureCollection", "features": features}
         files["objects.parquet"] = results.encode_objects(objects)
         files["objects.geojson"] = json.dumps(collection, ensure_ascii=False).encode()

@@ -24,6 +24,7 @@ app = App(
     name="histoquant",
     help="Positive cells per muscle fiber in random fields of stained sections.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
 )
 Flag = Parameter(negative="")
 
@@ -82,6 +83,7 @@ def fields(
     protocol: Path | None = None,
     seed: int = 0,
     count: Annotated[int | None, Parameter(name="--fields")] = None,
+    section: str | None = None,
 ) -> int:
     """Draw fields on one slide, without measuring, with the receipt and a picture.
 
@@ -99,6 +101,9 @@ def fields(
         Seed of the draw.
     count
         Fields to draw, instead of the protocol's.
+    section
+        ID of the section, which seeds the draw: a run draws the same fields under the same ID. The
+        slide's name if not given.
     """
     from histoquant.prepare import prepare_section
     from histoquant.protocol import load_protocol
@@ -106,8 +111,9 @@ def fields(
     from histoquant.study import Section, Source
 
     settings = _override_fields(load_protocol(protocol), count)
-    section = Section(slide.stem, slide.stem, "", "", "", "", "", (Source(slide, 0, mpp, "slide"),))
-    prepared = prepare_section(section, settings, _check_seed(seed))
+    name = section or slide.stem
+    drawn_on = Section(name, name, "", "", "", "", "", (Source(slide, 0, mpp, "slide"),))
+    prepared = prepare_section(drawn_on, settings, _check_seed(seed))
     with open_run(out) as folder:
         write_bytes(folder.path / "receipt.json", encode_json(prepared.receipt))
         if prepared.overview is not None:
@@ -243,7 +249,12 @@ def report(folder: Path) -> int:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     try:
-        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(
+            argv,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
     except CycloptsError as error:
         _complain(str(error))
         code = WRONG
@@ -274,34 +285,39 @@ def _run(
     quiet: bool,
 ) -> int:
     """Read the study, measure what is not stored, publish; the exit code says how it went."""
-    from histoquant.batch import make_executor, measure_sections, plan_work
+    from histoquant.batch import check_request, make_executor, measure_sections, plan_work
     from histoquant.publish import publish_report, publish_tables, write_run
-    from histoquant.results import open_run
+    from histoquant.results import list_orphans, open_run
     from histoquant.study import read_study
 
     processes = _choose_workers(workers)
     study = read_study(table, settings.markers)
+    check_request(study, settings, only)
     with open_run(out, fresh) as folder:
         started = datetime.now(UTC)
-        works = plan_work(study, folder, settings, seed, only)
-        write_run(out, study, settings, seed, started, None)
+        plan = plan_work(study, folder, settings, seed, only)
+        for name in list_orphans(folder, [section.folder for section in study.sections]):
+            _complain(f"{name}: holds edits, but belongs to no section of the study")
+        waiting = [work.section.id for work in plan.works]
+        write_run(out, study, settings, seed, (started, None), plan.unavailable, waiting)
+        tasks = len(waiting) * settings.fields.count
         with (
-            make_executor(min(processes, 1 + len(works))) as executor,
-            _show("measuring", quiet or not works) as note,
+            make_executor(max(1, min(processes, tasks))) as executor,
+            _show("measuring", quiet or not waiting) as note,
         ):
-            measure_sections(works, folder, settings, seed, executor, note)
-        sections = publish_tables(out, study, settings, seed)
-        write_run(out, study, settings, seed, started, datetime.now(UTC))
+            measure_sections(plan.works, folder, settings, seed, executor, note, processes + 1)
+        sections = publish_tables(out, study, settings, seed, plan.unavailable)
+        if lost := sorted(set(waiting) - set(sections["section"])):
+            raise StorageError(f"has lost {', '.join(lost)}", out, "mend the folder, then run again")
+        write_run(out, study, settings, seed, (started, datetime.now(UTC)), plan.unavailable)
         page = publish_report(out)
     asked = sections[sections["section"].isin(only)] if only else sections
     wanting = asked[asked["status"].isin(["failed", "incomplete"])]
     for row in wanting.itertuples():
         _complain(f"{row.section}: {row.status}: {row.reason}")
     if not quiet:
-        kept = len(asked) - len(works)
-        print(
-            f"{len(works)} sections measured, {kept} kept from before, {len(wanting)} with problems: {page}"
-        )
+        kept = len(asked) - len(waiting)
+        print(f"{len(waiting)} sections measured, {kept} kept, {len(wanting)} with problems: {page}")
     return PARTLY if len(wanting) else OK
 
 

@@ -103,8 +103,8 @@ def summarise_section(
         "cells_per_fiber_pooled": cells / fibers if fibers else float("nan"),
         "positive_cells_per_mm2": cells / tissue_mm2 if tissue_mm2 > 0 else float("nan"),
         "positive_fibers": int(used["positive_fibers"].sum()),
-        "status": _judge_section(fields, fields_asked),
-        "reason": _explain_section(fields, fields_asked),
+        "status": judge_section(fields, fields_asked),
+        "reason": explain_section(fields, fields_asked),
     }
 
 
@@ -149,14 +149,15 @@ def _equals(column: pd.Series[Any], value: bool) -> pd.Series[bool]:
     return column.eq(value).fillna(False).astype(bool)
 
 
-def _judge_section(fields: pd.DataFrame, fields_asked: int) -> str:
+def judge_section(fields: pd.DataFrame, fields_asked: int) -> str:
+    """Judge a section by the status of its fields: ok, incomplete, excluded or failed."""
     used = int(fields["status"].eq("ok").sum())
     if used:
         return "ok" if used >= fields_asked else "incomplete"
     return "excluded" if len(fields) and fields["status"].eq("excluded").all() else "failed"
 
 
-def _explain_section(fields: pd.DataFrame, fields_asked: int) -> str:
+def explain_section(fields: pd.DataFrame, fields_asked: int) -> str:
     """Say what became of the fields that are not used; empty if all asked for are."""
     left_out = fields[~fields["status"].eq("ok")]
     used, missing = len(fields) - len(left_out), fields_asked - len(fields)

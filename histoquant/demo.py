@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import spearmanr
 
+from histoquant.errors import StorageError
 from histoquant.synthetic import RenderSettings, StudyPlan, read_truth, write_study
 from histoquant.synthetic.compare import compare_fields, compare_sections
 
@@ -32,10 +33,22 @@ def make_demo(folder: Path, workers: int, progress: Callable[[int, int], None]) 
     -------
     Path
         The study table.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written.
     """
     table = folder / "STUDY.csv"
     # The table is written last, so that where it is, the slides are.
-    return table if table.is_file() else write_study(folder, PLAN, 0, progress, workers)
+    if table.is_file():
+        return table
+    try:
+        return write_study(folder, PLAN, 0, progress, workers)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror})", folder, "free space, or choose another --out"
+        ) from error
 
 
 def describe_demo(folder: Path, run: Path) -> str:

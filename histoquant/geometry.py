@@ -8,6 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+PLAUSIBLE_MPP = (0.1, 1.1)
+"""Pixel sizes of light microscopy, um/px; outside, metadata is not believed (72 dpi is 352.8)."""
+
 
 @dataclass(frozen=True)
 class Patch:

@@ -20,6 +20,15 @@ OBJECT_COLUMNS = (
     *("field", "object", "kind", "label", "x_um", "y_um", "area_um2", "fraction_in_field", "counted"),
     *("straddling", "positive", "dab_od", "confidence", "nucleus", "place", "fiber", "reason"),
 )
+# One set of types, whatever a field holds, so that files do not depend on which field came first.
+_TYPES: dict[Hashable, Any] = {
+    **dict.fromkeys(("field", "label"), "int64"),
+    **dict.fromkeys(("object", "kind", "place", "reason"), "str"),
+    **dict.fromkeys(("x_um", "y_um", "area_um2", "fraction_in_field", "dab_od", "confidence"), "float64"),
+    **dict.fromkeys(("counted", "straddling", "positive"), "bool"),
+    "nucleus": "boolean",
+    "fiber": "Int64",
+}
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 _COLORS = {"fiber": (0, 114, 178), "cell": (213, 94, 0)}
@@ -92,16 +101,38 @@ def list_objects(
         table["counted"] = count_half_area(table["fraction_in_field"])
         parts.append(table.reindex(columns=list(OBJECT_COLUMNS)))
     objects = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    hidden = objects["kind"].eq("cell") & objects["nucleus"].eq(False)
-    if not marker.count_without_nucleus:
-        objects["counted"] &= ~hidden
     objects["field"] = number
     objects["object"] = str(number) + objects["kind"].str[0] + objects["label"].astype(str)
+    objects = objects.astype(_TYPES)
+    objects["counted"] &= select_countable(objects, marker)
     return objects
 
 
+def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series[bool]:
+    """Objects that may count: all but cells without a nucleus, unless the marker counts those.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        Columns kind and nucleus.
+    marker : MarkerSettings
+        Whether cells without a nucleus count.
+
+    Returns
+    -------
+    Series of bool
+    """
+    hidden = objects["kind"].eq("cell") & ~objects["nucleus"].astype("boolean").fillna(True).astype(bool)
+    return pd.Series(True, objects.index) if marker.count_without_nucleus else ~hidden
+
+
 def outline_objects(
-    objects: pd.DataFrame, fibers: Labels, cells: Labels, stains: Stains, slide_mpp: float
+    objects: pd.DataFrame,
+    fibers: Labels,
+    cells: Labels,
+    stains: Stains,
+    slide_mpp: float,
+    origin_px: tuple[int, int] = (0, 0),
 ) -> list[dict[str, Any]]:
     """Outline fibers and positive cells that lie in the field at least in part, as GeoJSON features.
 
@@ -118,6 +149,8 @@ def outline_objects(
         Gives the grid.
     slide_mpp : float
         Pixel size of the slide's level 0, um/px.
+    origin_px : tuple of int, optional
+        Column and row of level 0 from which positions count.
 
     Returns
     -------
@@ -125,6 +158,7 @@ def outline_objects(
         Features in level-0 pixels of the slide.
     """
     features: list[dict[str, Any]] = []
+    place = (stains.x_um - origin_px[0] * slide_mpp, stains.y_um - origin_px[1] * slide_mpp)
     shown = objects[objects["fraction_in_field"].gt(0)]
     for kind, labels in (("fiber", fibers), ("cell", cells)):
         rows = shown[shown["kind"].eq(kind)]
@@ -132,9 +166,7 @@ def outline_objects(
             rows = rows[rows["positive"].astype(bool)]
         kept = np.where(np.isin(labels, rows["label"].to_numpy(int)), labels, 0)
         properties = {int(row["label"]): _describe(row) for row in rows.to_dict("records")}
-        features += labels_to_features(
-            kept.astype(np.int32), stains.x_um, stains.y_um, stains.mpp, slide_mpp, properties
-        )
+        features += labels_to_features(kept.astype(np.int32), *place, stains.mpp, slide_mpp, properties)
     return features
 
 

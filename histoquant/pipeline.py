@@ -96,7 +96,12 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         f"overlays/{field.number}.jpg": pictures.encode_jpeg(overlay, 80),
         f"overlays/{field.number}_small.webp": pictures.encode_webp(small),
     }
-    return Measured(row, objects, outline_objects(objects, fibers, cells, stains, task.mpp), files)
+    outlines = outline_objects(objects, fibers, cells, stains, task.mpp, task.geojson_origin_px)
+    if task.kind == "field":
+        # Outlines of several images share a file; each lies in the pixels of its own image.
+        for outline in outlines:
+            outline["properties"]["image"] = task.path.name
+    return Measured(row, objects, outlines, files)
 
 
 def describe_field(field: Field) -> dict[str, Any]:

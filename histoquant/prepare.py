@@ -38,6 +38,7 @@ class FieldTask:
     vectors: tuple[Vector, Vector]
     annotations: Annotations
     tissue_fraction: float
+    geojson_origin_px: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def prepare_section(section: Section, protocol: Protocol, seed: int) -> Prepared
         with open_slide(images[0].path, images[0].mpp, images[0].kind) as slide:
             if slide.kind == "slide":
                 return _prepare_slide(slide, section.id, images[0], protocol, seed)
-    return _prepare_images(images, protocol)
+    return _prepare_images(images, section.id, protocol, seed)
 
 
 def choose_stains(
@@ -143,12 +144,13 @@ def _expand(source: Source) -> list[Source]:
 def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, seed: int) -> Prepared:
     mpp = require_mpp(slide)
     overview = slide.overview(protocol.tissue.mpp)
-    annotations, tissue, forbidden = _find_ground(overview, source, mpp, protocol)
+    origin = slide.bounds_px if protocol.geojson_from_bounds else (0, 0)
+    annotations, tissue, forbidden = _find_ground(overview, source, mpp, protocol, origin)
     draw = draw_fields(tissue, forbidden, overview.mpp, protocol.fields, spawn_generator(seed, name))
     sample = _sample_tissue(slide, draw.fields) if protocol.stain.vectors == "auto" else overview.pixels
     white, vectors, how = choose_stains(protocol.stain, overview.pixels, sample)
     tasks = tuple(
-        FieldTask(source.path, mpp, "slide", field, white, vectors, annotations, share)
+        FieldTask(source.path, mpp, "slide", field, white, vectors, annotations, share, origin)
         for field in draw.fields
         for share in [measure_tissue(tissue, overview.mpp, field)]
     )
@@ -165,7 +167,7 @@ def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, 
     return Prepared(tasks, (), protocol.fields.count, receipt, pictures.encode_webp(picture))
 
 
-def _prepare_images(images: Sequence[Source], protocol: Protocol) -> Prepared:
+def _prepare_images(images: Sequence[Source], name: str, protocol: Protocol, seed: int) -> Prepared:
     tasks: list[FieldTask] = []
     failed: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
@@ -176,10 +178,10 @@ def _prepare_images(images: Sequence[Source], protocol: Protocol) -> Prepared:
             failed.append({"field": number, "status": "failed", "reason": str(error)})
             continue
         tasks.append(task)
-        drawn.append({"image": source.path.name, "mpp": task.mpp, "stains": how, **asdict(task.field)})
+        drawn.append({"image": source.path.name, "mpp": task.mpp, **how, **asdict(task.field)})
     if not tasks:
         raise HistoquantError("; ".join(dict.fromkeys(row["reason"] for row in failed)))
-    receipt = {"drawn": False, "images": drawn}
+    receipt = {"section": name, "seed": seed, "drawn": False, "images": drawn}
     return Prepared(tuple(tasks), tuple(failed), len(images), receipt)
 
 
@@ -196,17 +198,18 @@ def _prepare_image(source: Source, number: int, protocol: Protocol) -> tuple[Fie
     field = frame_image(slide.width_px * mpp, slide.height_px * mpp, protocol.fields, number)
     white, vectors, how = choose_stains(protocol.stain, whole.pixels, whole.pixels)
     share = measure_tissue(tissue, overview.mpp, field)
-    return FieldTask(source.path, mpp, "field", field, white, vectors, annotations, share), how
+    notes = {"stains": how, "notes": [*slide.problems, *annotations.notes]}
+    return FieldTask(source.path, mpp, "field", field, white, vectors, annotations, share), notes
 
 
 def _find_ground(
-    overview: Patch, source: Source, mpp: float, protocol: Protocol
+    overview: Patch, source: Source, mpp: float, protocol: Protocol, origin_px: tuple[int, int] = (0, 0)
 ) -> tuple[Annotations, Mask, Mask]:
     """Annotations, the tissue they keep, and what they exclude, on the overview."""
     tissue = find_tissue(overview, protocol.tissue)
     if source.annotations is None:
         return Annotations(None, None, ()), tissue, np.zeros_like(tissue)
-    annotations = read_annotations(source.annotations, mpp)
+    annotations = read_annotations(source.annotations, mpp, origin_px)
     place = (tissue.shape, overview.x_um, overview.y_um, overview.mpp)
     if annotations.keep is not None:
         tissue = tissue & rasterize_area(annotations.keep, *place)

@@ -154,6 +154,8 @@ class Protocol(Settings):
     """Version of this format."""
     working_mpp: Annotated[float, Field(ge=0.2, le=1.0)] = 0.5
     """Pixel size of stain and label images, um/px; stains are separated before down-sampling."""
+    geojson_from_bounds: bool = False
+    """GeoJSON positions, read and written, count from the slide's bounds, not from its upper left corner."""
     markers: dict[str, MarkerSettings] = SHIPPED_MARKERS
     """Markers by name; BAFF, BAFF-R and CD19 are shipped, others are added."""
     fields: FieldSettings = FieldSettings()

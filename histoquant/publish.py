@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,31 +13,63 @@ from typing import Any
 import pandas as pd
 
 from histoquant import __version__, results
+from histoquant.counts import explain_section, judge_section
 from histoquant.errors import ResultsError
+from histoquant.fibers import identify_segmenter
 from histoquant.fields import spawn_generator
 from histoquant.geometry import Field, contains_points
 from histoquant.inclusion import count_half_area
-from histoquant.protocol import Protocol, hash_protocol, validate_protocol
+from histoquant.objects import select_countable
+from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol, validate_protocol
+from histoquant.report import RunTables, build_report
 from histoquant.stats import compute_statistics
 from histoquant.study import Section, Study, encode_name
-from histoquant.tables import build_fields, build_patients, build_sections
+from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS, build_fields, build_patients, build_sections
 
 _RULES = ("half_area", "centroid", "clipped", "whole")
 _PLACE = ("center_x_um", "center_y_um", "width_um", "height_um")
-TABLES = ("fields", "sections", "patients", "statistics")
+_JUDGED = ["status", "reason", "positive_cells"]
+_OBJECT_COLUMNS = ("field", "kind", "x_um", "y_um", "fraction_in_field", "positive")
+TABLES = {
+    "fields": FIELD_COLUMNS,
+    "sections": SECTION_COLUMNS,
+    "patients": ("patient", "group"),
+    "statistics": ("analysis", "marker", "marker_2"),
+}
 _LIBRARIES = (
     *("numpy", "scipy", "pandas", "scikit-image", "opencv-python-headless"),
     *("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),
 )
 
 
-def read_records(path: Path, sections: Sequence[Section]) -> dict[str, dict[str, Any]]:
-    """Records of the sections that were measured, by ID."""
+def read_records(
+    path: Path, sections: Sequence[Section], unavailable: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Records of the sections that were measured, by ID.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    sections : sequence of Section
+        Of the study.
+    unavailable : mapping of str to str
+        Sections whose stored result does not stand for their slide now: they have failed, for this reason.
+
+    Returns
+    -------
+    dict
+    """
     found = {section.id: results.read_record(path / "sections" / section.folder) for section in sections}
-    return {name: record for name, record in found.items() if record is not None}
+    records = {name: record for name, record in found.items() if record is not None}
+    for name, reason in unavailable.items():
+        records[name] |= {"status": "failed", "reason": reason, "fields": []}
+    return records
 
 
-def publish_tables(path: Path, study: Study, protocol: Protocol, seed: int) -> pd.DataFrame:
+def publish_tables(
+    path: Path, study: Study, protocol: Protocol, seed: int, unavailable: Mapping[str, str]
+) -> pd.DataFrame:
     """Write fields.csv and sections.csv from the stored sections, then what follows from them.
 
     Parameters
@@ -50,13 +82,15 @@ def publish_tables(path: Path, study: Study, protocol: Protocol, seed: int) -> p
         Of the intervals and tests.
     seed : int
         The run's.
+    unavailable : mapping of str to str
+        See `read_records`.
 
     Returns
     -------
     DataFrame
         sections.csv.
     """
-    records = read_records(path, study.sections)
+    records = read_records(path, study.sections, unavailable)
     fields = build_fields(study.sections, records)
     sections = build_sections(study.sections, records, fields, protocol.statistics, seed)
     results.write_table(path / "fields.csv", fields)
@@ -67,7 +101,7 @@ def publish_tables(path: Path, study: Study, protocol: Protocol, seed: int) -> p
 
 def publish_statistics(path: Path, sections: pd.DataFrame, protocol: Protocol, seed: int) -> None:
     """Write patients.csv and statistics.csv from sections.csv."""
-    patients = build_patients(sections)
+    patients = build_patients(sections, protocol.markers)
     markers = [name for name in patients.columns if name not in ("patient", "group")]
     rng = spawn_generator(seed, "statistics")
     statistics = compute_statistics(patients, markers, protocol.statistics, rng)
@@ -76,7 +110,13 @@ def publish_statistics(path: Path, sections: pd.DataFrame, protocol: Protocol, s
 
 
 def write_run(
-    path: Path, study: Study, protocol: Protocol, seed: int, started: datetime, finished: datetime | None
+    path: Path,
+    study: Study,
+    protocol: Protocol,
+    seed: int,
+    times: tuple[datetime, datetime | None],
+    unavailable: Mapping[str, str],
+    waiting: Collection[str] = (),
 ) -> None:
     """Write run.json: what was run, on what, and the status of every section.
 
@@ -86,15 +126,21 @@ def write_run(
         The run's folder.
     study, protocol, seed
         Of the run.
-    started, finished : datetime
-        UTC; None while the run goes on.
+    times : tuple of datetime
+        UTC; when the run began, and when it finished, None while it goes on.
+    unavailable : mapping of str to str
+        See `read_records`.
+    waiting : collection of str, optional
+        Sections that are still to be measured.
     """
-    records = read_records(path, study.sections)
-    statuses = _read_statuses(path) if finished else {}
-    sections = {
-        section.id: _describe_section(section, records.get(section.id), statuses.get(section.id))
-        for section in study.sections
-    }
+    records = read_records(path, study.sections, unavailable)
+    segmenter = identify_segmenter(protocol.fibers)
+    sections = {}
+    for section in study.sections:
+        record = None if section.id in waiting else records.get(section.id)
+        current = (hash_measurement(protocol, section.marker), segmenter, seed, __version__)
+        sections[section.id] = {"folder": section.folder, **_describe_record(record, current)}
+    started, finished = times
     run = {
         "histoquant": __version__,
         "python": platform.python_version(),
@@ -103,11 +149,8 @@ def write_run(
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds") if finished else None,
         "seed": seed,
-        "study": {
-            "path": str(study.path),
-            "encoding": study.encoding,
-            "delimiter": study.delimiter,
-        },
+        "study": {"path": str(study.path), "encoding": study.encoding, "delimiter": study.delimiter},
+        "segmenter": segmenter,
         "protocol": protocol.model_dump(mode="json"),
         "protocol_hash": hash_protocol(protocol),
         "sections": sections,
@@ -121,7 +164,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], Protocol]:
     Raises
     ------
     ResultsError
-        The folder is not a run's.
+        The folder is not a run's, or the run has not finished.
     ProtocolError
         The protocol is from a newer version.
     """
@@ -130,6 +173,8 @@ def read_run(path: Path) -> tuple[dict[str, Any], Protocol]:
         raise ResultsError(
             "is not a run's folder: it has no readable run.json", path, "give the --out of a run"
         )
+    if not run.get("finished"):
+        raise ResultsError("holds a run that has not finished", path, "give `histoquant run` again")
     return run, validate_protocol(run["protocol"], path / "run.json")
 
 
@@ -146,46 +191,80 @@ def publish_report(path: Path) -> Path:
     ResultsError
         A table is absent or damaged.
     """
-    from histoquant.report import RunTables, build_report
-
-    run, _ = read_run(path)
-    tables = {name: results.read_table(path / f"{name}.csv") for name in TABLES}
-    fields = tables["fields"]
+    run, protocol = read_run(path)
+    tables = {name: results.read_table(path / f"{name}.csv", columns) for name, columns in TABLES.items()}
+    fields, sections = tables["fields"], tables["sections"]
     places = {
         (name, int(number)): f"sections/{encode_name(name)}/overlays/{int(number)}"
         for name, number in zip(fields["section"], fields["field"], strict=True)
-        if (path / "sections" / encode_name(name) / f"overlays/{int(number)}.jpg").is_file()
+        if (path / "sections" / encode_name(name) / f"overlays/{int(number)}_small.webp").is_file()
     }
     overviews = {
         name: file.read_bytes()
-        for name in tables["sections"]["section"]
+        for name in sections["section"]
         if (file := path / "sections" / encode_name(name) / "overview.webp").is_file()
     }
+    objects = read_objects(path, fields, sections, protocol)
     page = build_report(
         RunTables(
             title=f"histoquant: {Path(run['study']['path']).name}",
             run=run,
             fields=fields,
-            sections=tables["sections"],
+            sections=sections,
             patients=tables["patients"],
             statistics=tables["statistics"],
             overviews=overviews,
             thumbnails={key: (path / f"{place}_small.webp").read_bytes() for key, place in places.items()},
             links={key: f"{place}.jpg" for key, place in places.items()},
-            rules=compare_rules(path, fields),
+            rules=compare_rules(objects, fields),
+            notes=(*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)),
         )
     )
     results.write_bytes(path / "report.html", page.encode())
     return path / "report.html"
 
 
-def compare_rules(path: Path, fields: pd.DataFrame) -> pd.DataFrame | None:
-    """Count the stored objects of a run by four rules, to show what the choice of rule does.
+def read_objects(
+    path: Path, fields: pd.DataFrame, sections: pd.DataFrame, protocol: Protocol
+) -> pd.DataFrame:
+    """Read the objects of all fields with status `ok` of sections that are no controls.
 
     Parameters
     ----------
     path : Path
         The run's folder.
+    fields, sections : DataFrame
+        fields.csv and sections.csv.
+    protocol : Protocol
+        Says per marker whether cells without a nucleus count.
+
+    Returns
+    -------
+    DataFrame
+        section, field, kind, x_um, y_um, fraction_in_field, positive, and countable (may count at all).
+    """
+    parts = []
+    own = sections[sections["control"].eq("") & sections["status"].isin(["ok", "incomplete"])]
+    for name, marker in zip(own["section"], own["marker"], strict=True):
+        used = fields.loc[fields["section"].eq(name) & fields["status"].eq("ok"), "field"]
+        file = path / "sections" / encode_name(name) / "objects.parquet"
+        try:
+            table = pd.read_parquet(file, columns=[*_OBJECT_COLUMNS, "nucleus"])
+        except (OSError, ValueError):
+            continue  # an old or damaged file costs the comparison, not the report
+        table["countable"] = select_countable(table, protocol.markers.get(marker, MarkerSettings()))
+        parts.append(table[table["field"].isin(used)].drop(columns="nucleus").assign(section=name))
+    columns = ["section", *_OBJECT_COLUMNS, "countable"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def compare_rules(objects: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame | None:
+    """Count stored objects by four rules, to show what the choice of rule does.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        See `read_objects`.
     fields : DataFrame
         fields.csv.
 
@@ -196,16 +275,10 @@ def compare_rules(path: Path, fields: pd.DataFrame) -> pd.DataFrame | None:
         `clipped` counts every object with any part inside, `whole` only those without a part outside.
     """
     totals = pd.DataFrame(0, index=list(_RULES), columns=["fibers", "positive_cells"])
-    columns = ["field", "kind", "x_um", "y_um", "fraction_in_field", "positive", "nucleus"]
-    for name, rows in fields.groupby("section"):
-        file = path / "sections" / encode_name(str(name)) / "objects.parquet"
-        if not file.is_file():
-            continue
-        objects = pd.read_parquet(file, columns=columns)
-        for row in rows.to_dict("records"):
-            place = [float(row[column]) for column in _PLACE]
-            field = Field(int(row["field"]), row["shape"], *place)
-            totals += _count_by_rules(objects[objects["field"].eq(field.number)], field)
+    for row in fields[fields["status"].eq("ok")].to_dict("records"):
+        own = objects[objects["section"].eq(row["section"]) & objects["field"].eq(row["field"])]
+        place = [float(row[column]) for column in _PLACE]
+        totals += _count_by_rules(own, Field(int(row["field"]), row["shape"], *place))
     if not totals.to_numpy().any():
         return None
     totals["cells_per_fiber"] = totals["positive_cells"] / totals["fibers"].where(totals["fibers"] > 0)
@@ -216,27 +289,56 @@ def _count_by_rules(objects: pd.DataFrame, field: Field) -> pd.DataFrame:
     fraction = objects["fraction_in_field"]
     center = contains_points(field, objects["x_um"].to_numpy(float), objects["y_um"].to_numpy(float))
     fiber = objects["kind"].eq("fiber")
-    cell = ~fiber & objects["positive"].astype(bool) & ~objects["nucleus"].eq(False)
+    cell = ~fiber & objects["positive"] & objects["countable"]
     rules = (count_half_area(fraction), center, fraction.gt(0), fraction.eq(1))
-    counts = [
-        {"fibers": int((fiber & rule).sum()), "positive_cells": int((cell & rule).sum())} for rule in rules
-    ]
-    return pd.DataFrame(counts, index=list(_RULES))
+    counts = [((fiber & rule).sum(), (cell & rule).sum()) for rule in rules]
+    return pd.DataFrame(counts, index=list(_RULES), columns=["fibers", "positive_cells"])
 
 
-def _describe_section(
-    section: Section, record: Mapping[str, Any] | None, status: tuple[str, str] | None
-) -> dict[str, Any]:
+def _describe_record(record: Mapping[str, Any] | None, current: tuple[str, str, int, str]) -> dict[str, Any]:
+    """Status of a section, and whether it was measured as this run would measure it."""
     if record is None:
-        return {"status": "pending", "reason": "", "folder": section.folder}
-    shown = status or (record["status"], record["reason"])
-    kept = {name: record.get(name) for name in ("inputs", "seconds", "version", "protocol_hash", "seed")}
-    return {"status": shown[0], "reason": shown[1], "folder": section.folder, **kept}
+        return {"status": "pending", "reason": ""}
+    rows, asked = pd.DataFrame(record["fields"], columns=_JUDGED), int(record["fields_asked"])
+    status, reason = judge_section(rows, asked), explain_section(rows, asked)
+    if record["status"] == "failed":
+        status, reason = "failed", record["reason"]
+    made = tuple(record.get(name) for name in ("measurement_hash", "segmenter", "seed", "version"))
+    kept = {name: record.get(name) for name in ("inputs", "seconds", "segmenter", "seed", "version")}
+    return {"status": status, "reason": reason, **kept, "as_this_run": made == current}
 
 
-def _read_statuses(path: Path) -> dict[str, tuple[str, str]]:
-    table = results.read_table(path / "sections.csv")
-    return dict(zip(table["section"], zip(table["status"], table["reason"], strict=True), strict=True))
+def _note_sections(run: Mapping[str, Any]) -> list[str]:
+    """Say which sections were measured otherwise, as `--only` leaves them."""
+    other = [name for name, entry in run["sections"].items() if entry.get("as_this_run") is False]
+    waiting = [name for name, entry in run["sections"].items() if entry["status"] == "pending"]
+    notes = []
+    if other:
+        notes.append(f"Measured under another protocol, seed or version, and kept: {', '.join(other)}.")
+    if waiting:
+        notes.append(f"Not measured yet: {', '.join(waiting)}.")
+    return notes
+
+
+def _note_receipts(path: Path, sections: pd.DataFrame) -> list[str]:
+    """What reading and drawing noted, each note once, with the sections it concerns."""
+    said: dict[str, list[str]] = {}
+    for name in sections["section"]:
+        receipt = results.read_json(path / "sections" / encode_name(name) / "receipt.json") or {}
+        for entry in [receipt, *receipt.get("images", [])]:
+            notes = list(entry.get("notes", []))
+            if entry.get("stains", {}).get("white_source") == "brightest":
+                notes.append("No glass was seen, so densities are relative to the palest tissue.")
+            for note in notes:
+                said.setdefault(note, []).append(name)
+    return [f"{note} ({', '.join(dict.fromkeys(names))})" for note, names in said.items()]
+
+
+def _note_rings(objects: pd.DataFrame) -> list[str]:
+    """How many positive rings lie in the fields whose nucleus is outside the plane of the section."""
+    inside = objects["kind"].eq("cell") & objects["fraction_in_field"].gt(0.5)
+    hidden = int((inside & objects["positive"].astype(bool) & ~objects["countable"].astype(bool)).sum())
+    return [f"Positive rings without a nucleus in the plane, not counted: {hidden}."] if hidden else []
 
 
 def _find_version(name: str) -> str | None:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from histoquant.errors import ResultsError, StorageError
 
 RECORD = "measured.json"
+EDITS = "edits"
 TEXT_COLUMNS = (
     "patient",
     "group",
@@ -108,7 +109,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     aside = path.with_name(f".{path.name[:40]}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with aside.open("wb") as file:
                 file.write(data)
@@ -146,16 +146,29 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
     """Read a table of the run's folder; names stay text, whatever they look like.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : collection of str, optional
+        Columns that it must have.
+
+    Returns
+    -------
+    DataFrame
 
     Raises
     ------
     ResultsError
-        The table is absent or damaged.
+        The table is absent or damaged, or lacks a column.
     """
     try:
         names = list(pd.read_csv(path, nrows=0).columns)
+        if missing := sorted(set(columns) - set(names)):
+            raise ValueError(f"it has no column {missing[0]}")
         # What follows the reason in sections.csv are the study table's own columns.
         own = names.index("reason") + 1 if "reason" in names else len(names)
         text = {name: str for index, name in enumerate(names) if name in TEXT_COLUMNS or index >= own}
@@ -204,7 +217,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def write_section(folder: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
-    """Write a section's files, its record last: a section without record was not finished.
+    """Write a section's files aside, then put them in the place of older ones, the record last.
+
+    A section without record was not finished; what was there stays until all that is new is written.
 
     Parameters
     ----------
@@ -220,25 +235,46 @@ def write_section(folder: Path, files: Mapping[str, bytes], record: Mapping[str,
     StorageError
         The disk is full or the folder is gone.
     """
+    aside = folder.with_name(f".{folder.name}.new")
     try:
-        (folder / RECORD).unlink(missing_ok=True)
-        for stale in folder.iterdir() if folder.is_dir() else ():
-            if stale.name == "edits":
-                continue
-            if stale.is_dir():
-                shutil.rmtree(stale)
-            else:
-                stale.unlink()
+        # Not with parents: a run's folder that has gone must not come back empty.
+        folder.parent.mkdir(exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        for place in {aside, *((aside / name).parent for name in files), folder}:
+            place.mkdir(parents=place.parent != folder.parent, exist_ok=True)
+        for name, data in files.items():
+            write_bytes(aside / name, data)
+        write_json(aside / RECORD, record)
+        _replace_contents(folder, aside)
     except OSError as error:
-        raise StorageError(f"cannot be cleared ({error.strerror})", folder, "mend the folder") from error
-    for name, data in files.items():
-        write_bytes(folder / name, data)
-    write_json(folder / RECORD, record)
+        raise StorageError(
+            f"cannot be written ({error.strerror})", folder, "free space or mend the folder, then run again"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace_contents(folder: Path, aside: Path) -> None:
+    """Put new files in the place of old ones; edits stay, the record goes first and comes last."""
+    (folder / RECORD).unlink(missing_ok=True)
+    for stale in folder.iterdir():
+        if stale.is_dir() and stale.name != EDITS:
+            shutil.rmtree(stale)
+        elif not stale.is_dir():
+            stale.unlink()
+    for fresh in sorted(aside.iterdir(), key=lambda path: path.name == RECORD):
+        fresh.rename(folder / fresh.name)
 
 
 def list_reviewers(folder: Path) -> tuple[str, ...]:
     """Reviewers who have edited a section."""
-    return tuple(sorted(path.stem for path in (folder / "edits").glob("*.jsonl")))
+    return tuple(sorted(path.stem for path in (folder / EDITS).glob("*.jsonl")))
+
+
+def list_orphans(folder: RunFolder, known: Collection[str]) -> tuple[str, ...]:
+    """Folders of sections that hold edits but belong to no section of the study any more."""
+    places = {path.parents[1].name for path in folder.path.glob(f"sections/*/{EDITS}/*.jsonl")}
+    return tuple(sorted(places - set(known)))
 
 
 _LOCK = ".lock"

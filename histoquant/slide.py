@@ -18,12 +18,10 @@ import numpy as np
 
 from histoquant.backends import Backend, Level, Rgb, open_backend
 from histoquant.errors import ScaleError, SlideError
-from histoquant.geometry import Patch
+from histoquant.geometry import PLAUSIBLE_MPP, Patch
 
 Kind = Literal["slide", "field"]
 
-PLAUSIBLE_MPP = (0.1, 1.1)
-"""Pixel sizes of light microscopy, um/px; outside, metadata is not believed (72 dpi is 352.8)."""
 FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 _GIVE_MPP = "give --mpp, or the column mpp of the study table"

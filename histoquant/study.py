@@ -19,12 +19,12 @@ from typing import Literal, cast
 
 from histoquant.backends import open_backend
 from histoquant.errors import SlideError, StudyError
+from histoquant.geometry import PLAUSIBLE_MPP
 
 REQUIRED = ("patient", "group", "marker", "slide")
 OPTIONAL = ("section", "mpp", "kind", "block", "annotations", "batch", "control")
 FIELD_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-MPP_RANGE = (0.1, 1.1)
 # Names that Windows keeps for devices, whatever follows a dot.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|$)")
 _MAX_NAME_BYTES = 180
@@ -138,6 +138,15 @@ def read_study(path: Path, markers: Iterable[str]) -> Study:
     ]
     sections.sort(key=lambda section: (section.patient, section.marker, section.id))
     return Study(path, tuple(sections), encoding, delimiter, extra)
+
+
+def count_images(section: Section) -> int | None:
+    """Field images of a section as far as the table tells; None for a slide or a folder."""
+    if len(section.sources) > 1:
+        return len(section.sources)
+    source = section.sources[0]
+    is_image = source.kind == "field" or source.path.suffix.lower() in FIELD_SUFFIXES
+    return 1 if is_image and source.kind != "slide" and not source.path.is_dir() else None
 
 
 def encode_name(name: str) -> str:
@@ -444,7 +453,7 @@ def _is_there(path: Path) -> bool:
 def _parse_mpp(text: str) -> tuple[float | None, str]:
     if not text:
         return None, ""
-    low, high = MPP_RANGE
+    low, high = PLAUSIBLE_MPP
     try:
         value = float(text)
     except ValueError:

@@ -99,7 +99,7 @@ def build_sections(
     return _finish(table.astype(dict.fromkeys(counts, "Int64")))
 
 
-def build_patients(sections: pd.DataFrame) -> pd.DataFrame:
+def build_patients(sections: pd.DataFrame, known: Iterable[str]) -> pd.DataFrame:
     """Build patients.csv: each patient's mean over the sections of a marker.
 
     Sections with status `ok` or `incomplete` enter; controls do not. A patient without any such section
@@ -109,6 +109,8 @@ def build_patients(sections: pd.DataFrame) -> pd.DataFrame:
     ----------
     sections : DataFrame
         sections.csv.
+    known : iterable of str
+        Markers of the protocol; sections of others have failed and make no column.
 
     Returns
     -------
@@ -118,13 +120,13 @@ def build_patients(sections: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> build_patients(pd.DataFrame({"patient": ["P1", "P1"], "group": ["A", "A"], "control": ["", ""],
-    ...     "marker": ["CD19", "CD19"], "status": ["ok", "ok"], "cells_per_fiber": [0.1, 0.3]}))
+    ...     "marker": ["CD19", "CD19"], "status": ["ok", "ok"], "cells_per_fiber": [0.1, 0.3]}), ["CD19"])
       patient group  CD19
     0      P1     A   0.2
     """
     own = sections[sections["control"].fillna("").eq("")]
-    markers = sorted(own["marker"].unique())
-    used = own[own["status"].isin(_USED)]
+    markers = sorted(set(own["marker"]) & set(known))
+    used = own[own["status"].isin(_USED) & own["marker"].isin(markers)]
     means = used.pivot_table(index="patient", columns="marker", values="cells_per_fiber", aggfunc="mean")
     people = own.groupby("patient", sort=True)["group"].first().fillna("")
     table = people.to_frame().join(means.reindex(index=people.index, columns=markers)).reset_index()

@@ -74,7 +74,7 @@ def test_counts_of_a_field_are_those_of_its_objects(measured: Path) -> None:
     for row in fields.to_dict("records"):
         own = counted[counted["field"] == row["field"]]
         assert (own["kind"] == "fiber").sum() == row["fibers"]
-        cells = own[(own["kind"] == "cell") & own["positive"].astype(bool) & own["nucleus"].astype(bool)]
+        cells = own[(own["kind"] == "cell") & own["positive"].astype(bool) & own["nucleus"].eq(True)]
         assert len(cells) == row["positive_cells"]
 
 

@@ -85,3 +85,5 @@ def test_outlines_lie_in_pixels_of_the_slide() -> None:
     bounds = shapely.geometry.shape(names["3f1"]["geometry"]).bounds
     assert bounds == ((10 + 10) / 0.25, (20 + 10) / 0.25, (10 + 50) / 0.25, (20 + 50) / 0.25)
     assert names["3f2"]["properties"]["classification"]["name"] == "Fiber, not counted"
+    shifted = outline_objects(objects.reset_index(), fibers, cells, stains, 0.25, (8, 4))[0]
+    assert shapely.geometry.shape(shifted["geometry"]).bounds == (80 - 8, 120 - 4, 240 - 8, 280 - 4)

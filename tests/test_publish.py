@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from histoquant.errors import ResultsError
-from histoquant.publish import compare_rules, read_run
+from histoquant.protocol import Protocol
+from histoquant.publish import compare_rules, read_objects, read_run
 
 
 def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
@@ -27,13 +28,23 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
     folder = tmp_path / "sections" / "A-CD19"
     folder.mkdir(parents=True)
     objects.to_parquet(folder / "objects.parquet")
-    field = {"field": 1, "shape": "square", "center_x_um": 5.0, "center_y_um": 5.0}
+    field = {"field": 1, "shape": "square", "center_x_um": 5.0, "center_y_um": 5.0, "status": "ok"}
     fields = pd.DataFrame([{"section": "A-CD19", **field, "width_um": 10.0, "height_um": 10.0}])
-    table = compare_rules(tmp_path, fields)
-    assert table is not None
-    counts = table.set_index("rule")[["fibers", "positive_cells"]].T.to_dict("list")
-    assert counts == {"half_area": [1, 2], "centroid": [1, 2], "clipped": [2, 2], "whole": [1, 1]}
-    assert compare_rules(tmp_path / "elsewhere", fields) is None
+    sections = pd.DataFrame({"section": ["A-CD19"], "marker": "CD19", "control": "", "status": "ok"})
+
+    def count(protocol: Protocol, sections: pd.DataFrame) -> dict[str, list[int]] | None:
+        table = compare_rules(read_objects(tmp_path, fields, sections, protocol), fields)
+        return (
+            None if table is None else table.set_index("rule")[["fibers", "positive_cells"]].T.to_dict("list")
+        )
+
+    found = count(Protocol(), sections)
+    assert found == {"half_area": [1, 2], "centroid": [1, 2], "clipped": [2, 2], "whole": [1, 1]}
+    rings = Protocol.model_validate({"markers": {"CD19": {"count_without_nucleus": True}}})
+    found = count(rings, sections)
+    assert found is not None and found["half_area"] == [1, 3]
+    assert count(Protocol(), sections.assign(control="negative")) is None
+    assert count(Protocol(), sections.assign(section="elsewhere")) is None
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -41,4 +52,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ResultsError, match=r"no readable run\.json"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"protocol": {}, "finished": null}')
+    with pytest.raises(ResultsError, match="has not finished"):
         read_run(tmp_path)

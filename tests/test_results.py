@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 import tifffile
 
-from histoquant import results
 from histoquant.errors import ResultsError, StorageError
 from histoquant.results import (
+    RunFolder,
     encode_json,
     encode_labels,
     encode_objects,
+    list_orphans,
     list_reviewers,
     open_run,
     read_json,
@@ -55,12 +56,15 @@ def fail(code: int) -> Callable[..., Any]:
 # Files whole or not at all
 
 
-def test_writes_a_file_and_the_folders_above(tmp_path: Path) -> None:
-    path = tmp_path / "one" / "张三 µ" / "a.bin"
+def test_writes_a_file_but_no_folder_above(tmp_path: Path) -> None:
+    """A run's folder that was lost must not come back empty."""
+    path = tmp_path / "张三 µ.bin"
     write_bytes(path, b"old")
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
-    assert list_names(tmp_path) == ["one/张三 µ/a.bin"]
+    assert list_names(tmp_path) == ["张三 µ.bin"]
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_bytes(tmp_path / "lost" / "a.bin", b"x")
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync"])
@@ -131,7 +135,7 @@ def test_a_full_disk_keeps_what_was_finished(small_disk: Path) -> None:
     assert "c.bin" in caught.value.where
     assert read_record(first) == {"key": "1", "status": "measured"}
     assert read_record(second) is None
-    assert list_names(second) == ["b.bin"]
+    assert list_names(small_disk / "sections") == ["P1/a.bin", "P1/measured.json"]
     write_section(second, {"b.bin": b"x" * 60_000}, {"key": "2"})
     assert read_record(second) == {"key": "2"}
 
@@ -201,6 +205,7 @@ def test_fresh_moves_the_old_folder_aside(tmp_path: Path) -> None:
 
 
 def test_without_fresh_everything_stays(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
     write_bytes(tmp_path / "out" / "fields.csv", b"old")
     with open_run(tmp_path / "out"):
         pass
@@ -209,6 +214,7 @@ def test_without_fresh_everything_stays(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
     write_bytes(tmp_path / "out" / "fields.csv", b"old")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", fail(errno.EACCES))
@@ -329,6 +335,7 @@ def test_a_section_measured_again_keeps_the_edits_alone(tmp_path: Path) -> None:
     folder = tmp_path / "P1-CD19"
     files = ["objects.parquet", "overlays/1.jpg", "fields/1_fibers.tif", "fields/10_fibers.tif"]
     write_section(folder, dict.fromkeys(files, b"old"), {"key": "1"})
+    (folder / "edits").mkdir()
     write_bytes(folder / "edits" / "王.jsonl", b"{}")
     write_section(folder, {"fields/1_fibers.tif": b"new"}, {"key": "2"})
     assert list_names(folder) == ["edits/王.jsonl", "fields/1_fibers.tif", "measured.json"]
@@ -336,38 +343,50 @@ def test_a_section_measured_again_keeps_the_edits_alone(tmp_path: Path) -> None:
     assert read_record(folder) == {"key": "2"}
 
 
-def test_the_record_is_the_last_thing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_section(tmp_path, {"a.bin": b"old"}, {"key": "1"})
+def test_the_old_result_stays_until_all_of_the_new_is_written(tmp_path: Path, small_disk: Path) -> None:
+    folder = small_disk / "sections" / "P1"
+    write_section(folder, {"a.bin": b"old"}, {"key": "1"})
+    with pytest.raises(StorageError, match="No space left"):
+        write_section(folder, {"a.bin": b"new", "b.bin": b"x" * 300_000}, {"key": "2"})
+    assert read_record(folder) == {"key": "1"} and (folder / "a.bin").read_bytes() == b"old"
+    assert list_names(small_disk) == ["sections/P1/a.bin", "sections/P1/measured.json"]
+
+
+def test_the_record_goes_first_and_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "sections" / "P1"
+    folder.parent.mkdir()
+    write_section(folder, {"a.bin": b"old"}, {"key": "1"})
     seen: list[tuple[str, bool]] = []
+    rename = Path.rename
 
-    def watch(path: Path, data: bytes) -> None:
-        seen.append((path.name, read_record(tmp_path) is not None))
-        write_bytes(path, data)
+    def watch(path: Path, target: Path) -> Path:
+        seen.append((path.name, read_record(folder) is not None))
+        return rename(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "write_bytes", watch)
-        write_section(tmp_path, {"a.bin": b"1", "b.bin": b"2"}, {"key": "2"})
-    assert seen == [("a.bin", False), ("b.bin", False), ("measured.json", False)]
-    assert read_record(tmp_path) == {"key": "2"}
+        patch.setattr(Path, "rename", watch)
+        write_section(folder, {"a.bin": b"1", "z.bin": b"2"}, {"key": "2"})
+    assert seen == [("a.bin", False), ("z.bin", False), ("measured.json", False)]
+    assert read_record(folder) == {"key": "2"}
 
 
-def test_a_section_that_cannot_be_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_section(tmp_path, {"a.bin": b"old"}, {"key": "1"})
+def test_a_section_half_replaced_has_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "sections" / "P1"
+    folder.parent.mkdir()
+    write_section(folder, {"a.bin": b"old"}, {"key": "1"})
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", fail(errno.EROFS))
-        with pytest.raises(StorageError, match=r"cannot be cleared .*; mend the folder"):
-            write_section(tmp_path, {}, {"key": "2"})
+        patch.setattr(Path, "rename", fail(errno.EIO))
+        with pytest.raises(StorageError, match="mend the folder"):
+            write_section(folder, {"a.bin": b"new"}, {"key": "2"})
+    assert read_record(folder) is None
 
 
-def test_a_section_half_cleared_has_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_section(tmp_path, {"fields/1_fibers.tif": b"old"}, {"key": "1"})
-    listed = sorted(tmp_path.iterdir())
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "iterdir", lambda _: iter(listed))
-        patch.setattr(results.shutil, "rmtree", fail(errno.EIO))
-        with pytest.raises(StorageError):
-            write_section(tmp_path, {}, {"key": "2"})
-    assert read_record(tmp_path) is None
+def test_edits_of_no_section_are_named(tmp_path: Path) -> None:
+    edits = tmp_path / "sections" / "P1-CD19" / "edits"
+    edits.mkdir(parents=True)
+    (edits / "Li.jsonl").write_text("{}")
+    assert list_orphans(RunFolder(tmp_path), ["P1-CD19"]) == ()
+    assert list_orphans(RunFolder(tmp_path), ["P1-CD19-1"]) == ("P1-CD19",)
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"status": "ok"}'])
@@ -379,6 +398,7 @@ def test_a_section_without_a_whole_record_was_not_finished(tmp_path: Path, text:
 
 def test_lists_the_reviewers(tmp_path: Path) -> None:
     assert list_reviewers(tmp_path) == ()
+    (tmp_path / "edits").mkdir()
     for name in ("b.jsonl", "a b.jsonl", "notes.txt"):
         write_bytes(tmp_path / "edits" / name, b"")
     assert list_reviewers(tmp_path) == ("a b", "b")

@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from histoquant.errors import StudyError
-from histoquant.slide import PLAUSIBLE_MPP
-from histoquant.study import MPP_RANGE, Section, Source, Study, encode_name, fingerprint_file, read_study
+from histoquant.study import Section, Source, Study, encode_name, fingerprint_file, read_study
 
 MARKERS = ("BAFF", "BAFF-R", "CD19")
 HEADER = "patient,group,marker,slide"
@@ -300,10 +299,6 @@ def test_one_section_may_have_many_problems(table: Table) -> None:
 def test_a_plausible_pixel_size_is_taken(table: Table, text: str) -> None:
     study = table(f"{HEADER},mpp", f"P1,A,CD19,a.svs,{text}")
     assert study.sections[0].sources[0].mpp == float(text)
-
-
-def test_table_and_slide_agree_on_what_is_plausible() -> None:
-    assert MPP_RANGE == PLAUSIBLE_MPP
 
 
 # Names of folders

@@ -21,6 +21,9 @@ QUICK = StatisticsSettings(draws=100)
 Record = dict[str, Any]
 
 
+KNOWN = ("BAFF", "BAFF-R", "CD19")
+
+
 def make_section(
     name: str, patient: str, marker: str = "CD19", group: str = "A", control: str = "", **extra: str
 ) -> Section:
@@ -173,7 +176,7 @@ def test_no_section_measured_makes_empty_tables() -> None:
     table = build_sections(sections, {}, fields, QUICK, 0)
     assert (len(fields), len(table)) == (0, 0)
     assert tuple(table.columns) == (*SECTION_COLUMNS, "age")
-    assert build_patients(table).columns.tolist() == ["patient", "group"]
+    assert build_patients(table, KNOWN).columns.tolist() == ["patient", "group"]
 
 
 # Patients
@@ -199,7 +202,7 @@ def test_a_patient_is_the_mean_of_usable_sections() -> None:
     expected = pd.DataFrame(
         {"patient": ["P1", "P2"], "group": ["", "B"], "BAFF": [nan, 0.333333], "CD19": [0.5, 0.25]}
     )
-    pd.testing.assert_frame_equal(build_patients(table), expected, check_names=False)
+    pd.testing.assert_frame_equal(build_patients(table, KNOWN), expected, check_names=False)
 
 
 def test_controls_are_no_patients() -> None:
@@ -209,27 +212,27 @@ def test_controls_are_no_patients() -> None:
         ("tonsil", "", "BAFF", "positive", "ok", 7.0),
         ("P2", "A", "CD19", "negative", "ok", 0.0),
     )
-    assert build_patients(table).to_csv(index=False) == "patient,group,CD19\nP1,A,0.5\n"
+    assert build_patients(table, KNOWN).to_csv(index=False) == "patient,group,CD19\nP1,A,0.5\n"
 
 
 @pytest.mark.parametrize("status", ["failed", "excluded"])
 def test_a_patient_without_a_usable_section_keeps_an_empty_row(status: str) -> None:
     lost = ("P1", "A", "CD19", "", status, nan)
-    assert build_patients(make_table(lost)).to_csv(index=False) == "patient,group,CD19\nP1,A,\n"
+    assert build_patients(make_table(lost), KNOWN).to_csv(index=False) == "patient,group,CD19\nP1,A,\n"
     both = make_table(lost, ("P2", "B", "BAFF", "", "ok", 0.2))
-    assert build_patients(both).to_csv(index=False) == "patient,group,BAFF,CD19\nP1,A,,\nP2,B,0.2,\n"
+    assert build_patients(both, KNOWN).to_csv(index=False) == "patient,group,BAFF,CD19\nP1,A,,\nP2,B,0.2,\n"
 
 
 def test_only_controls_leave_an_empty_table() -> None:
     table = make_table(("P1", "A", "CD19", "positive", "ok", 5.0))
-    assert build_patients(table).to_csv(index=False) == "patient,group\n"
+    assert build_patients(table, KNOWN).to_csv(index=False) == "patient,group\n"
 
 
 @given(st.permutations(range(8)))
 def test_the_order_of_sections_does_not_matter(order: list[int]) -> None:
     rows = [(f"P{n % 3}", "AB"[n % 3 % 2], ("CD19", "BAFF")[n % 2], "", "ok", n / 7) for n in range(8)]
     forth, back = make_table(*rows), make_table(*(rows[index] for index in order))
-    pd.testing.assert_frame_equal(build_patients(forth), build_patients(back))
+    pd.testing.assert_frame_equal(build_patients(forth, KNOWN), build_patients(back, KNOWN))
 
 
 def test_building_changes_no_argument() -> None:
@@ -239,7 +242,7 @@ def test_building_changes_no_argument() -> None:
     before = fields.copy(), repr(records)
     table = build_sections(sections, records, fields, QUICK, 0)
     kept = table.copy()
-    build_patients(table)
+    build_patients(table, KNOWN)
     pd.testing.assert_frame_equal(fields, before[0])
     pd.testing.assert_frame_equal(table, kept)
     assert repr(records) == before[1]

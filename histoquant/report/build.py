@@ -34,7 +34,7 @@ class RunTables:
     title : str
         Heading of the page.
     run : mapping
-        Contents of run.json: version or versions, seed, protocol, protocol_hash, started, finished,
+        Contents of run.json: histoquant (version), python, libraries, seed, protocol, started, finished,
         sections ({section: {"status", "reason"}}). What is absent is left out of the page.
     fields, sections, patients, statistics : DataFrame
         Tables with the columns of fields.csv, sections.csv, patients.csv and statistics.csv; may be empty.
@@ -97,9 +97,8 @@ def build_report(run: RunTables) -> str:
 
 
 def _head(run: RunTables) -> dict[str, Any]:
-    versions = run.run.get("versions") or {}
     facts = {
-        "histoquant": run.run.get("version") or versions.get("histoquant"),
+        "histoquant": run.run.get("histoquant"),
         "begun": settings.format_time(run.run.get("started")),
         "finished": settings.format_time(run.run.get("finished")),
         "seed": run.run.get("seed"),
@@ -164,7 +163,11 @@ def _details(run: RunTables) -> dict[str, Any]:
         "pictures_left_out": len(shown) < len(run.thumbnails),
         "protocol": settings.tabulate_protocol(run.run.get("protocol") or {}),
         "measure": settings.read_measure(run.run),
-        "versions": dict(run.run.get("versions") or {}),
+        "versions": {
+            name: number
+            for name, number in {"Python": run.run.get("python"), **(run.run.get("libraries") or {})}.items()
+            if number
+        },
         "legend": [
             {**style._asdict(), "css": "rgb({},{},{})".format(*style.color)} for style in STYLES.values()
         ],

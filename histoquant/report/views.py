@@ -261,6 +261,7 @@ def _list_section(at: int, row: Row, cut: Mapping[str, tuple[float, float]]) -> 
 
 
 def _sum_straddling(fields: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    fields = fields[fields["status"].eq("ok")]
     if fields.empty:
         return {}
     # A field without a count leaves the sum of the others; a section without any count has none.
