@@ -160,6 +160,55 @@ def test_stats_and_report_work_again_from_stored_tables(measured: Path, tmp_path
     assert call("report", tmp_path).returncode == 2
 
 
+def test_fresh_with_a_wrong_name_moves_nothing(small_study: Path, measured: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(measured, out)
+    assert run(small_study, out, "STUDY.csv", "--fresh", "--only", "TYPO").returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert read_tables(out) == read_tables(measured)
+
+
+def test_a_slide_that_is_gone_costs_no_stored_result(
+    small_study: Path, measured: Path, tmp_path: Path
+) -> None:
+    study, out = tmp_path / "study", tmp_path / "out"
+    shutil.copytree(small_study, study)
+    shutil.copytree(measured, out)
+    slide = study / "slides" / "P01-CD19.svs"
+    slide.rename(tmp_path / "aside.svs")
+    done = run(study, out)
+    assert done.returncode == 1 and "stored result is kept" in done.stderr
+    assert pd.read_csv(out / "patients.csv").set_index("patient")["CD19"].isna().to_dict() == {
+        "P01": True,
+        "P02": False,
+    }
+    (tmp_path / "aside.svs").rename(slide)
+    done = run(study, out)
+    assert done.returncode == 0 and "0 sections measured" in done.stdout
+    assert read_tables(out) == read_tables(measured)
+
+
+def test_an_interrupted_run_says_that_what_is_finished_is_kept(small_study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["run", small_study / "STUDY.csv", "--out", out, "--protocol", small_study / "PROTOCOL.toml"]
+    command = [sys.executable, "-m", "histoquant", *map(str, words), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 120
+    while not list(out.glob("sections/*/measured.json")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130 and "run again to go on" in stderr and "Traceback" not in stderr
+    assert call("report", out).returncode == 2, "a run that has not finished has no report"
+
+
+def test_room_for_few_fields_is_incomplete(small_study: Path, tmp_path: Path) -> None:
+    done = run(small_study, tmp_path / "out", "STUDY.csv", "--fields", 40, "--only", "P01-CD19")
+    assert done.returncode == 1 and "P01-CD19: incomplete" in done.stderr
+    row = pd.read_csv(tmp_path / "out" / "sections.csv").iloc[0]
+    assert row["fields_asked"] == 40 and 3 <= row["fields"] < 40 and row["cells_per_fiber"] > 0
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
