@@ -102,7 +102,7 @@ class StainSettings(Settings):
 class FiberSettings(Settings):
     """Segmentation of muscle fibers."""
 
-    method: str = "classical"
+    method: str = "network"
     """Name of the segmenter: `network`, `classical`, or one that another package brings."""
     model: str = ""
     """ONNX file for the network, of the form of the shipped one; empty for the shipped one."""
