@@ -29,5 +29,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Slow: accuracy of whole runs, written to docs/accuracy-runs.md. Restained sections need MODELS=DIR.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run_accuracy.py $(if $(MODELS),--models $(MODELS))
+
 clean:
 	rm -rf $(VENV) histoquant-demo

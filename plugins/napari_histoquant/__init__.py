@@ -1,1 +1,0 @@
-"""napari plugin of histoquant."""
