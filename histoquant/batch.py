@@ -66,10 +66,13 @@ class Plan:
         Sections to measure.
     unavailable : dict of str to str
         Sections that have a stored result but cannot be measured now, with the reason.
+    outdated : int
+        Sections to measure whose stored result comes from other settings, seed, input or version.
     """
 
     works: tuple[Work, ...]
     unavailable: dict[str, str]
+    outdated: int = 0
 
 
 @dataclass
@@ -154,7 +157,7 @@ def plan_work(
         A section that a reviewer has edited would be measured again.
     """
     segmenter = identify_segmenter(protocol.fibers)
-    works, edited, unavailable = [], [], {}
+    works, edited, unavailable, outdated = [], [], {}, 0
     for section in study.sections:
         if only and section.id not in only:
             continue
@@ -171,13 +174,14 @@ def plan_work(
                 continue  # what failed in it stays failed: edits refer to what was measured
             edited.append(f"{section.id} by {', '.join(reviewers)}")
         works.append(work)
+        outdated += record is not None and record["status"] != "failed" and record["key"] != work.key
     if edited:
         raise ResultsError(
             f"holds edits that another protocol, seed or input would orphan: {'; '.join(edited)}",
             folder.path,
             "choose another --out, or --fresh to move the old folder aside",
         )
-    return Plan(tuple(works), unavailable)
+    return Plan(tuple(works), unavailable, outdated)
 
 
 def measure_sections(

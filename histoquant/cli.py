@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -112,14 +113,15 @@ def fields(
 
     settings = _override_fields(load_protocol(protocol), count)
     name = section or slide.stem
-    drawn_on = Section(name, name, "", "", "", "", "", (Source(slide, 0, mpp, "slide"),))
+    drawn_on = Section(name, name, "", "", "", "", "", (Source(slide, 0, mpp),))
     prepared = prepare_section(drawn_on, settings, _check_seed(seed))
     with open_run(out) as folder:
         write_bytes(folder.path / "receipt.json", encode_json(prepared.receipt))
         if prepared.overview is not None:
             write_bytes(folder.path / "overview.webp", prepared.overview)
     drawn, asked = len(prepared.tasks), prepared.fields_asked
-    print(f"{drawn} of {asked} fields drawn, seed {seed}: {out / 'receipt.json'}")
+    short = "" if drawn == asked else "; there is no room for more: ask for fewer or smaller ones"
+    print(f"{drawn} of {asked} fields, seed {seed}: {out / 'receipt.json'}{short}")
     return OK if drawn == asked else PARTLY
 
 
@@ -180,7 +182,7 @@ def bias(
     shape: Literal["circle", "square"] = "circle",
     seed: int = 0,
 ) -> int:
-    """Show what every counting rule makes of cells per fiber at given sizes, and check the rules.
+    """Show how far each counting rule leads cells per fiber astray, for your field and object sizes.
 
     Parameters
     ----------
@@ -203,9 +205,9 @@ def bias(
     simulated = simulate_bias(*sizes, np.random.default_rng(_check_seed(seed)), shape)
     checked = check_bias(*sizes, np.random.default_rng(seed), shape)
     print("Bias of positive cells per fiber by counting rule (fibers 1.3:1, any direction), per cent:\n")
-    print(simulated.round(2).to_string())
-    print("\nCheck against closed forms, round fibers:\n")
-    print(checked.round(2).to_string())
+    print(simulated.dropna().round(2).to_string())
+    print("\nThe simulation against exact formulae, round fibers; se: standard error, Monte Carlo:\n")
+    print(checked.dropna().round(2).to_string())
     return OK if bool((checked["difference_se"].abs().fillna(0) < 4).all()) else PARTLY
 
 
@@ -248,6 +250,10 @@ def report(folder: Path) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A redirected stream on Windows may not know every letter of a name.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(
             argv,
@@ -293,11 +299,21 @@ def _run(
     processes = _choose_workers(workers)
     study = read_study(table, settings.markers)
     check_request(study, settings, only)
+    for section in study.sections:
+        if section.problem and (not only or section.id in only):
+            _complain(f"{section.id} cannot be measured: {section.problem}")
     with open_run(out, fresh) as folder:
         started = datetime.now(UTC)
+        if folder.moved_to is not None and not quiet:
+            print(f"the older result is now {folder.moved_to}")
         plan = plan_work(study, folder, settings, seed, only)
         for name in list_orphans(folder, [section.folder for section in study.sections]):
             _complain(f"{name}: holds edits, but belongs to no section of the study")
+        if plan.outdated:
+            _complain(
+                f"{plan.outdated} stored sections come from other settings, seed, input or version and are "
+                "measured again"
+            )
         waiting = [work.section.id for work in plan.works]
         write_run(out, study, settings, seed, (started, None), plan.unavailable, waiting)
         tasks = len(waiting) * settings.fields.count
@@ -316,8 +332,14 @@ def _run(
     for row in wanting.itertuples():
         _complain(f"{row.section}: {row.status}: {row.reason}")
     if not quiet:
-        kept = len(asked) - len(waiting)
-        print(f"{len(waiting)} sections measured, {kept} kept, {len(wanting)} with problems: {page}")
+        fresh_ones = asked["section"].isin(waiting) & ~asked["status"].eq("failed")
+        failed = int(asked["status"].eq("failed").sum())
+        kept = len(asked) - int(fresh_ones.sum()) - failed
+        incomplete = int(asked["status"].eq("incomplete").sum())
+        print(
+            f"{int(fresh_ones.sum())} sections measured, {kept} kept, {failed} failed, "
+            f"{incomplete} incomplete: {page}"
+        )
     return PARTLY if len(wanting) else OK
 
 

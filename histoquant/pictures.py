@@ -370,15 +370,16 @@ def _paint_text(picture: Picture, text: str, center: tuple[int, int], scale: flo
 
 
 def _paint_scale_bar(picture: Picture, mpp: float) -> None:
-    """Paint a bar of a round length, about a fifth of the picture, lower left."""
+    """Paint a bar of a round length, about an eighth of the picture, lower left, on what shows through."""
     rows, columns = picture.shape[:2]
-    length_um = _round_length(columns * mpp / 5)
+    length_um = _round_length(columns * mpp / 8)
     text = f"{length_um / 1000:g} mm"
     length_px, pad, bar = round(length_um / mpp), max(6, columns // 50), max(3, columns // 200)
-    scale = max(0.4, columns / 1400)
+    scale = max(0.4, columns / 2200)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     box = (max(length_px, width) + 2 * pad, height + bar + 3 * pad)
-    cv2.rectangle(picture, (0, rows - box[1]), (box[0], rows - 1), WHITE, -1)
+    corner = picture[rows - box[1] :, : box[0] + 1]
+    corner[:] = (corner.astype(np.uint16) + 2 * 255) // 3
     cv2.rectangle(picture, (pad, rows - pad - bar), (pad + length_px, rows - pad), BLACK, -1)
     _paint_text(picture, text, (box[0] // 2, rows - 2 * pad - bar - height // 2), scale)
 

@@ -180,7 +180,8 @@ def _prepare_images(images: Sequence[Source], name: str, protocol: Protocol, see
         tasks.append(task)
         drawn.append({"image": source.path.name, "mpp": task.mpp, **how, **asdict(task.field)})
     if not tasks:
-        raise HistoquantError("; ".join(dict.fromkeys(row["reason"] for row in failed)))
+        others = f" (and {len(failed) - 1} more images of the section)" if len(failed) > 1 else ""
+        raise HistoquantError(f"{failed[0]['reason']}{others}")
     receipt = {"section": name, "seed": seed, "drawn": False, "images": drawn}
     return Prepared(tuple(tasks), tuple(failed), len(images), receipt)
 

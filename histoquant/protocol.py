@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -271,6 +272,20 @@ def _explain(error: ValidationError) -> tuple[str, str]:
     for one in error.errors():
         # A part with a bracket is a type, where a key may have one of several.
         key = ".".join(str(part) for part in one["loc"] if "[" not in str(part))
-        messages.setdefault(key, []).append(one["msg"])
+        unknown = one["type"] == "extra_forbidden"
+        messages.setdefault(key, []).append(_suggest(one["loc"]) if unknown else one["msg"])
     key = next(iter(messages))
     return key, ", or ".join(messages[key])
+
+
+def _suggest(place: tuple[int | str, ...]) -> str:
+    """Which keys there are beside an unknown one, the nearest first."""
+    model: type[BaseModel] = Protocol
+    if place[0] == "markers":
+        model = MarkerSettings
+    elif len(place) > 1:
+        inner = Protocol.model_fields[str(place[0])].annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else Protocol
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(place[-1]), known, n=1)
+    return f"is unknown; did you mean {near[0]}?" if near else f"is unknown; known are {', '.join(known)}"

@@ -51,9 +51,12 @@ class RunFolder:
     ----------
     path : Path
         The folder of the contract.
+    moved_to : Path or None
+        Where an older result was moved.
     """
 
     path: Path
+    moved_to: Path | None = None
 
     def section(self, folder: str) -> Path:
         """Folder of one section."""
@@ -91,12 +94,13 @@ def open_run(path: Path, fresh: bool = False) -> Iterator[RunFolder]:
             return
     # Only now: Windows does not move a folder in which a file is open.
     try:
-        path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+        aside = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        path.rename(aside)
         path.mkdir()
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot be moved aside ({error})", path, "choose another --out") from error
     with _hold(path):
-        yield RunFolder(path)
+        yield RunFolder(path, aside)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

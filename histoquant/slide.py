@@ -254,7 +254,8 @@ def require_mpp(slide: Slide) -> float:
         It is neither given nor plausible in the file; the message says how to give one.
     """
     if slide.mpp is None:
-        raise ScaleError(" ".join(slide.problems[:1]) or "The pixel size is unknown.", slide.path, _GIVE_MPP)
+        problem = slide.problems[0] if slide.problems else "The pixel size is unknown."
+        raise ScaleError(problem.rstrip("."), slide.path, _GIVE_MPP)
     return slide.mpp
 
 

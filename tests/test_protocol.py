@@ -59,8 +59,8 @@ def test_markers_may_be_settings_already() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nope = 1", "key nope: Extra inputs are not permitted"),
-        ("[fields]\nnope = 1", "key fields.nope: Extra"),
+        ("nope = 1", "key nope: is unknown; known are version, "),
+        ("[fields]\nnope = 1", "key fields.nope: is unknown; known are count, "),
         ("[fields]\ncount = 0", "key fields.count: Input should be greater than or equal to 1"),
         ("[fields]\ncount = 2.5", "key fields.count"),
         ("[fields]\nwidth_um = 'wide'", "key fields.width_um"),
@@ -73,6 +73,11 @@ def test_markers_may_be_settings_already() -> None:
         ("[markers.CD19]\nthreshold_od = -1", "key markers.CD19.threshold_od"),
         ("[stain]\nwhite = 'x'", "key stain.white: Input should be a valid tuple, or Input should be 'auto'"),
         ("[stain]\nwhite = [0, 240, 240]", "key stain.white.0: Input should be greater than 0"),
+        ("[fields]\ninsett_um = 1", "key fields.insett_um: is unknown; did you mean inset_um?"),
+        (
+            "[markers.CD20]\nthreshold = 1",
+            "key markers.CD20.threshold: is unknown; did you mean threshold_od?",
+        ),
         ("version = 0", "key version: "),
         ("version = '1'", "key version: "),
         ("version = 2", "has version 2; update histoquant: it knows version 1"),

@@ -73,7 +73,8 @@ Spearman’s rho = 0.82 (95 % CI 0.61 to 0.92; n = 29 patients; P < 0.001, exact
         interval = f"{100 * confidence:g} % CI {format_interval(row['ci_low'], row['ci_high'], 2)}; "
     rho, count = format_number(row["estimate"], 2), format_count(row["n"])
     numbers = f"({interval}n = {count} patients; {_tell_p(row)})"
-    return f"{_tell_direction(row)}: Spearman’s rho = {rho} {numbers}."
+    note = "" if is_absent(row.get("note")) else f" Note: {row['note']}."
+    return f"{_tell_direction(row)}: Spearman’s rho = {rho} {numbers}.{note}"
 
 
 def tell_comparison(row: Row) -> str:
@@ -112,7 +113,11 @@ def _tell_direction(row: Row) -> str:
         return f"{first} and {second} (not tested)"
     if float(p) >= ALPHA:
         return f"No relation between {first} and {second} was shown, which is not proof that there is none"
-    return f"Patients with more {first} also had {'more' if estimate > 0 else 'fewer'} {second}"
+    text = f"Patients with more {first} also had {'more' if estimate > 0 else 'fewer'} {second}"
+    low, high = row.get("ci_low"), row.get("ci_high")
+    if is_absent(low) or is_absent(high) or float(low) * float(high) > 0:  # type: ignore[arg-type]
+        return text
+    return f"{text}, though the interval includes 0"
 
 
 def _tell_p(row: Row) -> str:

@@ -134,15 +134,22 @@ def _compare(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+_ESTIMATES = {"hodges_lehmann_shift": "difference (Hodges–Lehmann)", "spearman_rho": "Spearman’s rho"}
+
+
 def _name_effect(rows: pd.DataFrame) -> str:
-    names = [str(name).replace("_", " ") for name in rows["estimate_name"].unique() if not is_absent(name)]
+    names = [_name_estimate(name) for name in rows["estimate_name"].unique() if not is_absent(name)]
     return f"Effect: {', '.join(names)}" if names else "Effect"
+
+
+def _name_estimate(name: object) -> str:
+    return _ESTIMATES.get(str(name), str(name).replace("_", " "))
 
 
 def _tell_effect(row: Row) -> str:
     if is_absent(row["estimate"]):
         return ABSENT
-    name = "" if is_absent(row["estimate_name"]) else str(row["estimate_name"]).replace("_", " ") + " "
+    name = "" if is_absent(row["estimate_name"]) else _name_estimate(row["estimate_name"]) + " "
     return name + format_number(row["estimate"])
 
 
