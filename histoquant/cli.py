@@ -222,10 +222,12 @@ def stats(folder: Path) -> int:
     """
     from histoquant.publish import publish_statistics, read_run
     from histoquant.results import open_run, read_table
+    from histoquant.tables import SECTION_COLUMNS
 
     run_json, settings = read_run(folder)
     with open_run(folder):
-        publish_statistics(folder, read_table(folder / "sections.csv"), settings, int(run_json["seed"]))
+        sections = read_table(folder / "sections.csv", SECTION_COLUMNS)
+        publish_statistics(folder, sections, settings, int(run_json["seed"]))
     print(folder / "statistics.csv")
     return OK
 
@@ -299,14 +301,15 @@ def _run(
     processes = _choose_workers(workers)
     study = read_study(table, settings.markers)
     check_request(study, settings, only)
-    for section in study.sections:
-        if section.problem and (not only or section.id in only):
-            _complain(f"{section.id} cannot be measured: {section.problem}")
     with open_run(out, fresh) as folder:
         started = datetime.now(UTC)
         if folder.moved_to is not None and not quiet:
             print(f"the older result is now {folder.moved_to}")
         plan = plan_work(study, folder, settings, seed, only)
+        # What cannot be measured is said now, not after a night.
+        told = {work.section.id: work.trouble for work in plan.works if work.trouble} | plan.unavailable
+        for name, trouble in told.items():
+            _complain(f"{name}: failed: {trouble}")
         for name in list_orphans(folder, [section.folder for section in study.sections]):
             _complain(f"{name}: holds edits, but belongs to no section of the study")
         if plan.outdated:
@@ -329,7 +332,7 @@ def _run(
         page = publish_report(out)
     asked = sections[sections["section"].isin(only)] if only else sections
     wanting = asked[asked["status"].isin(["failed", "incomplete"])]
-    for row in wanting.itertuples():
+    for row in wanting[~wanting["section"].isin(list(told))].itertuples():
         _complain(f"{row.section}: {row.status}: {row.reason}")
     if not quiet:
         fresh_ones = asked["section"].isin(waiting) & ~asked["status"].eq("failed")

@@ -13,16 +13,14 @@ from histoquant.protocol import StatisticsSettings
 Row = dict[str, Any]
 
 
-def count_field(objects: pd.DataFrame, count_without_nucleus: bool = False) -> Row:
+def count_field(objects: pd.DataFrame) -> Row:
     """Count the fibers and positive cells of one field.
 
     Parameters
     ----------
     objects : DataFrame
         Objects of one field, counted or not: `kind` ("fiber", "cell"), `counted`, `straddling`,
-        `positive` (bool) and, of cells, `nucleus` (only an outright False is a cell without one).
-    count_without_nucleus : bool, optional
-        Count positive cells without a nucleus in the plane of the section.
+        `positive` (bool). What does not count, for want of a nucleus say, is not `counted`.
 
     Returns
     -------
@@ -41,10 +39,7 @@ def count_field(objects: pd.DataFrame, count_without_nucleus: bool = False) -> R
     fiber, cell = objects["kind"].eq("fiber"), objects["kind"].eq("cell")
     counted, positive = _equals(objects["counted"], True), _equals(objects["positive"], True)
     straddling = _equals(objects["straddling"], True)
-    countable = cell & positive
-    if "nucleus" in objects and not count_without_nucleus:
-        countable &= ~_equals(objects["nucleus"], False)
-    fibers, cells = int((fiber & counted).sum()), int((countable & counted).sum())
+    fibers, cells = int((fiber & counted).sum()), int((cell & positive & counted).sum())
     return {
         "fibers": fibers,
         "positive_cells": cells,

@@ -221,26 +221,6 @@ def encode_webp(picture: Picture, quality: int = 40) -> bytes:
     return cv2.imencode(".webp", picture[..., ::-1], options)[1].tobytes()
 
 
-def encode_png(picture: Picture) -> bytes:
-    """Encode an RGB picture as PNG, without loss.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (rows, columns, 3)
-        RGB.
-
-    Returns
-    -------
-    bytes
-
-    Examples
-    --------
-    >>> encode_png(np.zeros((8, 8, 3), np.uint8))[1:4]
-    b'PNG'
-    """
-    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
-
-
 def classify_objects(objects: pd.DataFrame, kind: str) -> npt.NDArray[np.str_]:
     """Name the style in which every object is drawn.
 

@@ -85,7 +85,7 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         **describe_field(field),
         "tissue_fraction": task.tissue_fraction,
         "tissue_mm2": task.tissue_fraction * field.area_um2 / 1e6,
-        **count_field(objects, marker.count_without_nucleus),
+        **count_field(objects),
     }
     place = (stains.x_um, stains.y_um, stains.mpp)
     overlay = pictures.draw_overlay(patch, fibers, cells, objects, field)

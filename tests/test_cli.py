@@ -158,6 +158,9 @@ def test_stats_and_report_work_again_from_stored_tables(measured: Path, tmp_path
     assert read_tables(out) == read_tables(measured)
     assert "P01" in (out / "report.html").read_text(encoding="utf-8")
     assert call("report", tmp_path).returncode == 2
+    pd.read_csv(out / "sections.csv").drop(columns="control").to_csv(out / "sections.csv", index=False)
+    wrong = call("stats", out)
+    assert wrong.returncode == 2 and "no column control" in wrong.stderr
 
 
 def test_fresh_with_a_wrong_name_moves_nothing(small_study: Path, measured: Path, tmp_path: Path) -> None:
@@ -280,6 +283,7 @@ def test_bad_sections_fail_with_their_reason_and_the_others_are_measured(
     for patient, words in said.items():
         assert words in table["reason"][patient]
         assert words in done.stderr
+    assert done.stderr.count("unknown marker CD99") == 1, "each trouble is told once"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.index("unknown marker CD99") < page.index(">Results</h2>")
 

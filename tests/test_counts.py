@@ -13,16 +13,16 @@ SETTINGS = StatisticsSettings(draws=500)
 def make_objects() -> pd.DataFrame:
     return pd.DataFrame(
         [
-            ("fiber", True, False, False, None),
-            ("fiber", True, True, True, None),
-            ("fiber", False, True, True, None),
-            ("cell", True, False, True, True),
-            ("cell", True, True, True, None),
-            ("cell", True, False, True, False),
-            ("cell", True, False, False, True),
-            ("cell", False, True, True, True),
+            ("fiber", True, False, False),
+            ("fiber", True, True, True),
+            ("fiber", False, True, True),
+            ("cell", True, False, True),
+            ("cell", True, True, True),
+            ("cell", False, False, True),
+            ("cell", True, False, False),
+            ("cell", False, True, True),
         ],
-        columns=["kind", "counted", "straddling", "positive", "nucleus"],
+        columns=["kind", "counted", "straddling", "positive"],
     )
 
 
@@ -51,16 +51,9 @@ def test_counts_a_field() -> None:
     pd.testing.assert_frame_equal(objects, before)
 
 
-def test_cells_without_a_nucleus_count_only_when_asked_for() -> None:
-    assert count_field(make_objects())["positive_cells"] == 2
-    assert count_field(make_objects(), count_without_nucleus=True)["positive_cells"] == 3
-    assert count_field(make_objects().drop(columns="nucleus"))["positive_cells"] == 3
-
-
-def test_nullable_and_float_columns_count_alike() -> None:
-    nullable = make_objects().astype({"nucleus": "boolean", "positive": "boolean"})
-    floats = make_objects().astype({"nucleus": "float64"})
-    assert count_field(nullable) == count_field(floats) == count_field(make_objects())
+def test_nullable_columns_count_alike() -> None:
+    nullable = make_objects().astype({"counted": "boolean", "positive": "boolean"})
+    assert count_field(nullable) == count_field(make_objects())
 
 
 def test_a_field_without_fibers_has_no_ratio() -> None:

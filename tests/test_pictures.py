@@ -211,7 +211,7 @@ def test_scale_bar_has_a_round_length(fits_um, length):
     assert pictures._round_length(fits_um) == pytest.approx(length)
 
 
-@pytest.mark.parametrize("encode", [pictures.encode_jpeg, pictures.encode_png, pictures.encode_webp])
+@pytest.mark.parametrize("encode", [pictures.encode_jpeg, pictures.encode_webp])
 def test_encoded_pictures_keep_their_channels(encode):
     picture = np.zeros((32, 32, 3), np.uint8)
     picture[..., 0] = 200

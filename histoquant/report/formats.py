@@ -146,14 +146,3 @@ def format_setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(format_setting(part) for part in value) or ABSENT
     return format_text(value)
-
-
-def join_words(words: list[str]) -> str:
-    """Join words as a sentence does.
-
-    Examples
-    --------
-    >>> join_words(["a"]), join_words(["a", "b"]), join_words(["a", "b", "c"])
-    ('a', 'a and b', 'a, b and c')
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
