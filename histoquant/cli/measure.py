@@ -1,33 +1,28 @@
-"""The command line. Heavy imports wait until a command runs, so that --help is quick."""
+"""Commands that measure: run, fields, info, demo, bias."""
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Parameter
 
-from histoquant import __version__
-from histoquant.errors import HistoquantError, StorageError, WorkerError
+from histoquant.cli.app import (
+    OK,
+    PARTLY,
+    Flag,
+    app,
+    check_seed,
+    choose_workers,
+    complain,
+    override_fields,
+    show_progress,
+)
+from histoquant.errors import StorageError
 
 if TYPE_CHECKING:
     from histoquant.protocol import Protocol
-
-OK, PARTLY, WRONG, BROKEN, STOPPED = 0, 1, 2, 3, 130
-
-app = App(
-    name="histoquant",
-    help="Positive cells per muscle fiber in random fields of stained sections.",
-    version=__version__,
-    suppress_keyboard_interrupt=False,
-)
-Flag = Parameter(negative="")
 
 
 @app.command
@@ -71,8 +66,8 @@ def run(
     """
     from histoquant.protocol import load_protocol
 
-    settings = _override_fields(load_protocol(protocol), fields)
-    return _run(study, out, settings, _check_seed(seed), workers, fresh, tuple(only or ()), quiet)
+    settings = override_fields(load_protocol(protocol), fields)
+    return _run(study, out, settings, check_seed(seed), workers, fresh, tuple(only or ()), quiet)
 
 
 @app.command
@@ -111,10 +106,10 @@ def fields(
     from histoquant.results import encode_json, open_run, write_bytes
     from histoquant.study import Section, Source
 
-    settings = _override_fields(load_protocol(protocol), count)
+    settings = override_fields(load_protocol(protocol), count)
     name = section or slide.stem
     drawn_on = Section(name, name, "", "", "", "", "", (Source(slide, 0, mpp),))
-    prepared = prepare_section(drawn_on, settings, _check_seed(seed))
+    prepared = prepare_section(drawn_on, settings, check_seed(seed))
     with open_run(out) as folder:
         write_bytes(folder.path / "receipt.json", encode_json(prepared.receipt))
         if prepared.overview is not None:
@@ -165,9 +160,9 @@ def demo(
     from histoquant.demo import FIELDS, describe_demo, make_demo
     from histoquant.protocol import load_protocol
 
-    with _show("rendering", quiet) as note:
-        table = make_demo(out / "study", _choose_workers(workers), note)
-    settings = _override_fields(load_protocol(None), FIELDS)
+    with show_progress("rendering", quiet) as note:
+        table = make_demo(out / "study", choose_workers(workers), note)
+    settings = override_fields(load_protocol(None), FIELDS)
     code = _run(table, out / "results", settings, 0, workers, fresh=False, only=(), quiet=quiet)
     print(describe_demo(out / "study", out / "results"))
     return code
@@ -202,84 +197,13 @@ def bias(
     from histoquant.bias import check_bias, simulate_bias
 
     sizes = (field_um, fiber_um, cell_um)
-    simulated = simulate_bias(*sizes, np.random.default_rng(_check_seed(seed)), shape)
+    simulated = simulate_bias(*sizes, np.random.default_rng(check_seed(seed)), shape)
     checked = check_bias(*sizes, np.random.default_rng(seed), shape)
     print("Bias of positive cells per fiber by counting rule (fibers 1.3:1, any direction), per cent:\n")
     print(simulated.dropna().round(2).to_string())
     print("\nThe simulation against exact formulae, round fibers; se: standard error, Monte Carlo:\n")
     print(checked.dropna().round(2).to_string())
     return OK if bool((checked["difference_se"].abs().fillna(0) < 4).all()) else PARTLY
-
-
-@app.command
-def stats(folder: Path) -> int:
-    """Compute patients.csv and statistics.csv again from a run's sections.csv.
-
-    Parameters
-    ----------
-    folder
-        A run's folder.
-    """
-    from histoquant.publish import publish_statistics, read_run
-    from histoquant.results import open_run, read_table
-    from histoquant.tables import SECTION_COLUMNS
-
-    run_json, settings = read_run(folder)
-    with open_run(folder):
-        sections = read_table(folder / "sections.csv", SECTION_COLUMNS)
-        publish_statistics(folder, sections, settings, int(run_json["seed"]))
-    print(folder / "statistics.csv")
-    return OK
-
-
-@app.command
-def report(folder: Path) -> int:
-    """Write report.html again from a run's stored tables and pictures.
-
-    Parameters
-    ----------
-    folder
-        A run's folder.
-    """
-    from histoquant.publish import publish_report, read_run
-    from histoquant.results import open_run
-
-    read_run(folder)
-    with open_run(folder):
-        print(publish_report(folder))
-    return OK
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A redirected stream on Windows may not know every letter of a name.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        code = app(
-            argv,
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
-    except CycloptsError as error:
-        _complain(str(error))
-        code = WRONG
-    except (StorageError, WorkerError) as error:
-        _complain(str(error))
-        code = BROKEN
-    except HistoquantError as error:
-        _complain(str(error))
-        code = WRONG
-    except KeyboardInterrupt:
-        _complain("stopped; sections already finished are kept, run again to go on")
-        code = STOPPED
-    except BrokenPipeError:
-        # The reader of our output has gone, `histoquant info X | head` say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = OK
-    sys.exit(code if isinstance(code, int) else OK)
 
 
 def _run(
@@ -298,7 +222,7 @@ def _run(
     from histoquant.results import list_orphans, open_run
     from histoquant.study import read_study
 
-    processes = _choose_workers(workers)
+    processes = choose_workers(workers)
     study = read_study(table, settings.markers)
     check_request(study, settings, only)
     with open_run(out, fresh) as folder:
@@ -309,11 +233,11 @@ def _run(
         # What cannot be measured is said now, not after a night.
         told = {work.section.id: work.trouble for work in plan.works if work.trouble} | plan.unavailable
         for name, trouble in told.items():
-            _complain(f"{name}: failed: {trouble}")
+            complain(f"{name}: failed: {trouble}")
         for name in list_orphans(folder, [section.folder for section in study.sections]):
-            _complain(f"{name}: holds edits, but belongs to no section of the study")
+            complain(f"{name}: holds edits, but belongs to no section of the study")
         if plan.outdated:
-            _complain(
+            complain(
                 f"{plan.outdated} stored sections come from other settings, seed, input or version and are "
                 "measured again"
             )
@@ -322,7 +246,7 @@ def _run(
         tasks = len(waiting) * settings.fields.count
         with (
             make_executor(max(1, min(processes, tasks))) as executor,
-            _show("measuring", quiet or not waiting) as note,
+            show_progress("measuring", quiet or not waiting) as note,
         ):
             measure_sections(plan.works, folder, settings, seed, executor, note, processes + 1)
         sections = publish_tables(out, study, settings, seed, plan.unavailable)
@@ -333,7 +257,7 @@ def _run(
     asked = sections[sections["section"].isin(only)] if only else sections
     wanting = asked[asked["status"].isin(["failed", "incomplete"])]
     for row in wanting[~wanting["section"].isin(list(told))].itertuples():
-        _complain(f"{row.section}: {row.status}: {row.reason}")
+        complain(f"{row.section}: {row.status}: {row.reason}")
     if not quiet:
         fresh_ones = asked["section"].isin(waiting) & ~asked["status"].eq("failed")
         failed = int(asked["status"].eq("failed").sum())
@@ -346,49 +270,9 @@ def _run(
     return PARTLY if len(wanting) else OK
 
 
-def _override_fields(settings: Protocol, count: int | None) -> Protocol:
-    from histoquant.protocol import validate_protocol
-
-    if count is None:
-        return settings
-    data = settings.model_dump(mode="json")
-    return validate_protocol({**data, "fields": {**data["fields"], "count": count}}, "--fields")
-
-
-def _check_seed(seed: int) -> int:
-    if seed < 0:
-        raise HistoquantError(f"{seed} is negative", "--seed", "give 0 or more")
-    return seed
-
-
-def _choose_workers(asked: int | None) -> int:
-    if asked is not None and asked < 1:
-        raise HistoquantError(f"{asked} is no number of workers", "--workers", "give 1 or more")
-    return asked or os.cpu_count() or 1
-
-
 def _tell(value: object) -> str:
     """A value for reading: numbers that belong together as 2220 x 2967."""
     if isinstance(value, list | tuple):
         between = " x " if value and isinstance(value[0], int | float) else "; "
         return between.join(map(_tell, value)) or "–"
     return "–" if value is None else str(value)
-
-
-def _complain(text: str) -> None:
-    print(f"histoquant: {text}", file=sys.stderr)
-
-
-@contextmanager
-def _show(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; what is yielded takes how many of how many are done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if quiet:
-        yield lambda done, total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
