@@ -11,7 +11,7 @@ import pandas as pd
 
 from histoquant.cells import subtract_background
 from histoquant.protocol import CellSettings, MarkerSettings
-from histoquant.stains import FloatImage, Stains
+from histoquant.stains import FloatImage, Stains, predict_edge_dab
 
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -109,7 +109,8 @@ def measure_cells(
 
     Sectors that touch a neighbour are left out, since a shared wall cannot tell whose it is; where
     fewer than 3 are free, the lower quartile of all stands for the median. Above the threshold thus
-    means: at least half of the free circumference is.
+    means: at least half of the free circumference is. What the edge of a dark nucleus shows by itself
+    (`predict_edge_dab`) is taken off, except from nuclear markers.
 
     Parameters
     ----------
@@ -144,6 +145,10 @@ def measure_cells(
     inner = pixels.fill(depth_um > settings.growth_um)
     band, share = _choose_band(depth_um, inner, marker, settings)
     dab = _measure_sectors(pixels, labels, brown, pixels.fill(band), share)
+    if marker.compartment != "nucleus":
+        everywhere = np.ones(len(pixels.index), bool)
+        darkest = pixels.quantile(stains.haematoxylin[pixels.rows, pixels.columns], 0.9, everywhere)
+        dab = dab - predict_edge_dab(darkest)
     haematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
     nucleus = haematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
     table["dab_od"] = dab

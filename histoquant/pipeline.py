@@ -20,7 +20,7 @@ from histoquant.prepare import FieldTask, Prepared, prepare_section
 from histoquant.protocol import MarkerSettings, Protocol
 from histoquant.results import encode_labels
 from histoquant.slide import open_slide
-from histoquant.stains import separate_stains
+from histoquant.stains import correct_spill, separate_stains
 
 __all__ = ["FieldTask", "Measured", "Prepared", "describe_field", "measure_field", "prepare_section"]
 
@@ -77,6 +77,8 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
             field.height_um + 2 * margin_um,
         )
     stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
+    if marker.compartment != "nucleus":
+        stains = correct_spill(stains)
     fibers = get_segmenter(protocol.fibers)(stains)
     cells = find_cells(stains, protocol.cells, marker.compartment)
     inside = find_inside(field, task.annotations, stains)

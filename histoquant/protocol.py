@@ -35,7 +35,7 @@ class MarkerSettings(Settings):
 
     compartment: Literal["nucleus", "membrane", "cytoplasm", "cell"] = "membrane"
     """Part of the cell in which DAB is measured."""
-    threshold_od: Density = 0.12
+    threshold_od: Density = 0.07
     """DAB optical density in the compartment, above the surroundings, beyond which a cell is positive."""
     fiber_threshold_od: Density = 0.1
     """DAB optical density, above the median fiber of the region, beyond which a fiber is positive."""
@@ -142,9 +142,9 @@ class StatisticsSettings(Settings):
 
 
 SHIPPED_MARKERS = {
-    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.12),
-    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.12),
-    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.12),
+    "BAFF": MarkerSettings(compartment="cell", threshold_od=0.07),
+    "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.07),
+    "CD19": MarkerSettings(compartment="membrane", threshold_od=0.07),
 }
 
 

@@ -1,11 +1,14 @@
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from test_cells import MPP, SETTINGS, SHAPE, blank, draw_disc, draw_ring, stains_of
 
 from histoquant.cells import find_cells
+from histoquant.geometry import Patch
 from histoquant.measure import measure_cells, measure_fibers
 from histoquant.protocol import MarkerSettings
+from histoquant.stains import DEFAULT_VECTORS, separate_stains
 
 MARKER = MarkerSettings(compartment="membrane", threshold_od=0.1)
 NO_FIBERS = np.zeros(SHAPE, np.int32)
@@ -45,6 +48,20 @@ def test_ring_makes_a_nucleus_positive():
     assert not at(table, 30, 90).positive
     assert at(table, 30, 30).dab_od == pytest.approx(0.4, abs=0.12)
     assert at(table, 30, 90).dab_od == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("ring_od", "positive"), [(0.0, False), (0.4, True)])
+def test_a_dark_nucleus_is_not_brown_for_its_blurred_edge(ring_od, positive):
+    """Light is blurred, not density: the edge of a dark nucleus looks brown by itself."""
+    nuclei = draw_disc(np.full(SHAPE, 0.08, np.float32), 60, 60, 4.0, 1.5)
+    rings = draw_ring(blank(), 60, 60, 4.0, ring_od)
+    unit = np.array([np.array(v) / np.linalg.norm(v) for v in DEFAULT_VECTORS])
+    light = 250 * 10 ** -(np.multiply.outer(nuclei, unit[0]) + np.multiply.outer(rings, unit[1]))
+    blurred = np.clip(cv2.GaussianBlur(light, (0, 0), 0.6 / MPP).round(), 0, 255).astype(np.uint8)
+    stains = separate_stains(Patch(blurred, 0.0, 0.0, MPP), (250.0, 250.0, 250.0))
+    marker = MarkerSettings(compartment="membrane", threshold_od=0.04)
+    cell = at(measure(stains, marker=marker), 60, 60)
+    assert bool(cell.positive) is positive
 
 
 def test_ring_without_nucleus_is_said():

@@ -7,10 +7,14 @@ from histoquant.errors import HistoquantError, ProtocolError
 from histoquant.geometry import Patch
 from histoquant.stains import (
     DEFAULT_VECTORS,
+    Stains,
     Vector,
     angle_between,
+    correct_spill,
     estimate_vectors,
     estimate_white,
+    measure_spill,
+    predict_edge_dab,
     separate_stains,
 )
 
@@ -166,3 +170,48 @@ def test_vectors_of_one_stain_are_refused():
 def test_vectors_of_glass_are_refused():
     with pytest.raises(HistoquantError, match="too little stain"):
         estimate_vectors(np.full((50, 50, 3), 240, np.uint8), WHITE)
+
+
+def make_nuclei(share: float, positive: int, compartment: str = "ring") -> Stains:
+    """Rows of nuclei of 6 um whose haematoxylin shows as DAB by `share`; the first ones hold DAB."""
+    blue, brown = np.full((2, 320, 320), 0.05, np.float32)
+    for number, (row, column) in enumerate(np.ndindex(8, 8)):
+        place = np.s_[40 * row + 12 : 40 * row + 24, 40 * column + 12 : 40 * column + 24]
+        blue[place] = 0.6
+        if number < positive:
+            ring = np.s_[40 * row + 9 : 40 * row + 12, 40 * column + 9 : 40 * column + 27]
+            brown[place if compartment == "nucleus" else ring] = 0.5
+    return Stains(blue, brown + share * (blue - 0.05), np.zeros_like(blue), 0.0, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("share", [-0.3, -0.15, 0.15, 0.3, 0.45])
+@pytest.mark.parametrize("positive", [0, 20, 60])
+def test_spill_of_haematoxylin_is_measured_and_taken_off(share, positive):
+    stains = make_nuclei(share, positive)
+    assert measure_spill(stains) == pytest.approx(share, abs=0.01)
+    dab = correct_spill(stains).dab
+    middle = np.array([dab[40 * i + 18, 40 * i + 18] for i in range(8)])
+    # What up to 2 degrees would give is left.
+    assert np.abs(middle - 0.05).max() <= 0.07 * 0.55 + 0.01
+    rings = make_nuclei(0.0, positive).dab > 0.4
+    np.testing.assert_allclose(dab[rings], 0.5, atol=0.01)
+
+
+def test_spill_of_right_vectors_changes_nothing():
+    stains = make_nuclei(0.05, 20)
+    assert correct_spill(stains) is stains
+
+
+def test_spill_needs_nuclei():
+    stains = make_nuclei(0.4, 0)
+    few = Stains(*(i[:80, :80] for i in (stains.haematoxylin, stains.dab, stains.residual)), 0.0, 0.0, 0.5)
+    assert measure_spill(few) == 0
+    assert correct_spill(few) is few
+
+
+def test_edge_of_a_nucleus_looks_brown_as_light_mixes():
+    light = [0.5 * 10 ** (-1.0 * v) + 0.5 * 10 ** (-0.08 * v) for v in DEFAULT_VECTORS[0]]
+    pixel = np.full((4, 4, 3), np.round(255 * np.array(light)), np.uint8)
+    dab = separate_stains(Patch(pixel, 0.0, 0.0, 0.5), (255.0, 255.0, 255.0)).dab.mean()
+    assert 0.02 < dab <= predict_edge_dab(np.array([1.0]))[0] + 0.003
+    assert predict_edge_dab(np.array([0.08]))[0] == pytest.approx(0, abs=1e-3)
