@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import tifffile
 from matching import drop_ignored, match_labels
 from skimage.segmentation import find_boundaries
 
@@ -76,6 +77,29 @@ def read_photographs(names: list[str]) -> Iterator[Case]:
         hard = " hard" if path.stem.endswith("HARD") else ""
         patch = Patch(cv2.imread(str(path))[..., ::-1], 0.0, 0.0, 0.4)
         yield Case(f"photograph {name}{hard}", patch, fibers.astype(np.int32), ignore > 0)
+
+
+def read_he(names: list[str]) -> Iterator[Case]:
+    """The photographs in haematoxylin and eosin, a stain nothing was trained on; no goal."""
+    folder = SHARED / "data" / "muscle" / "he"
+    for name in names:
+        fibers, ignore = (cv2.imread(str(folder / f"{name}_{i}.png"), -1) for i in ("fibers", "ignore"))
+        pixels = np.ascontiguousarray(cv2.imread(str(folder / f"{name}.tif"))[..., ::-1])
+        yield Case(
+            f"photograph {name} H&E", Patch(pixels, 0.0, 0.0, 0.4), fibers.astype(np.int32), ignore > 0
+        )
+
+
+def read_fluorescence() -> Iterator[Case]:
+    """Fiber borders in fluorescence, shown as darker endomysium on pale fibers; no goal."""
+    folder, mpp = SHARED / "data" / "muscle" / "fluorescence", 0.922
+    border = tifffile.imread(folder / "human.tif")[-1].astype(np.float32)
+    low, high = np.percentile(border, (1, 99))
+    density = 0.05 + 0.25 * np.clip((border - low) / (high - low), 0, 1)
+    unit = np.array(DEFAULT_VECTORS[0]) / np.linalg.norm(DEFAULT_VECTORS[0])
+    pixels = np.rint(WHITE * 10 ** -(density[..., None] * unit)).astype(np.uint8)
+    labels = cv2.imread(str(folder / "human_fibers.png"), -1).astype(np.int32)
+    yield Case("fluorescence", Patch(pixels, 0.0, 0.0, mpp), labels, np.zeros(labels.shape, bool))
 
 
 def read_sections(names: list[str], cache: Path, number: int) -> Iterator[Case]:
@@ -135,11 +159,11 @@ def disturb_cases(cases: Iterator[Case]) -> Iterator[Case]:
     for case in cases:
         if case.data.endswith("hard"):
             continue
-        for fault, patch in _disturb(case.patch):
+        for fault, patch in disturb_patch(case.patch):
             yield case._replace(data=f"{case.data}: {fault}", patch=patch)
 
 
-def _disturb(patch: Patch) -> Iterator[tuple[str, Patch]]:
+def disturb_patch(patch: Patch) -> Iterator[tuple[str, Patch]]:
     pixels, mpp = patch.pixels, patch.mpp
     od = np.log10(np.array(WHITE) / np.maximum(pixels, 1))
     plain = np.stack([*DEFAULT_VECTORS, np.cross(*DEFAULT_VECTORS)])

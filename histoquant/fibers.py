@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -71,6 +73,45 @@ def get_segmenter(settings: FiberSettings) -> Segmenter:
             "fibers.method",
             "reinstall the package that brings it, or choose network",
         ) from error
+
+
+def cross_check_fibers(
+    fibers: Labels, stains: Stains, inside: npt.NDArray[np.bool_], settings: FiberSettings
+) -> str:
+    """Count the fibers around a field by the classical method too, and say where the two disagree.
+
+    Two methods that fail for different reasons seldom fail alike: a field in which they differ is one to
+    look at, whichever is right.
+
+    Parameters
+    ----------
+    fibers : ndarray of int32, shape of `stains.dab`
+        Labels to be checked.
+    stains : Stains
+        Densities on the same grid.
+    inside : ndarray of bool, same shape
+        The field; its bounding box is looked at.
+    settings : FiberSettings
+        Least area, and the difference that is told.
+
+    Returns
+    -------
+    str
+        Empty where they agree, where there is nothing to check, and where the classical method made `fibers`.
+    """
+    if settings.cross_check == 0 or settings.method == "classical" or not inside.any():
+        return ""
+    left, top, width, height = cv2.boundingRect(inside.astype(np.uint8))
+    box = np.s_[top : top + height, left : left + width]
+    inner = replace(
+        stains, haematoxylin=stains.haematoxylin[box], dab=stains.dab[box], residual=stains.residual[box]
+    )
+    least_px = settings.min_area_um2 / stains.mpp**2
+    other = int(segment_classically(inner, settings.min_area_um2).max(initial=0))
+    own = int((np.bincount(fibers[box].ravel(), minlength=1)[1:] >= least_px).sum())
+    if abs(own - other) <= settings.cross_check * max(own, other):
+        return ""
+    return f"another method finds {other} fibers around this field, not {own}: look at the outlines"
 
 
 def identify_segmenter(settings: FiberSettings) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from histoquant import pictures
 from histoquant.cells import find_cells
 from histoquant.counts import count_field
-from histoquant.fibers import get_segmenter
+from histoquant.fibers import cross_check_fibers, get_segmenter
 from histoquant.geometry import Field
 from histoquant.objects import find_inside, list_objects, outline_objects
 from histoquant.prepare import FieldTask, Prepared, prepare_section
@@ -89,6 +89,8 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         "tissue_mm2": task.tissue_fraction * field.area_um2 / 1e6,
         **count_field(objects),
     }
+    doubt = cross_check_fibers(fibers, stains, inside, protocol.fibers)
+    row["reason"] = "; ".join(filter(None, [row["reason"], doubt]))
     place = (stains.x_um, stains.y_um, stains.mpp)
     overlay = pictures.draw_overlay(patch, fibers, cells, objects, field)
     small = pictures.draw_field_thumbnail(patch, objects, field)

@@ -109,6 +109,8 @@ class FiberSettings(Settings):
     """ONNX file for the network, of the form of the shipped one; empty for the shipped one."""
     min_area_um2: Positive = 100.0
     """Smaller profiles are not fibers."""
+    cross_check: Share = 0.33
+    """Difference to the classical method's number of fibers, as a share, that flags a field; 0: no check."""
 
 
 class CellSettings(Settings):

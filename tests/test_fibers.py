@@ -15,7 +15,7 @@ from skimage.measure import label
 from histoquant import fibers
 from histoquant.classical import segment_classically
 from histoquant.errors import ProtocolError
-from histoquant.fibers import get_segmenter
+from histoquant.fibers import cross_check_fibers, get_segmenter
 from histoquant.protocol import FiberSettings
 from histoquant.regions import merge_regions
 from histoquant.stains import Stains
@@ -291,3 +291,32 @@ def test_matching_leaves_out_ignored_and_small_objects(matching):
 def test_matching_refuses_a_threshold_that_allows_two_partners(matching):
     with pytest.raises(ValueError, match=r"between 0\.5 and 1"):
         matching.match_labels(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int32), 0.4)
+
+
+def wall_with_field() -> tuple[Stains, np.ndarray, np.ndarray]:
+    truth = brick_wall()
+    inside = np.zeros(truth.shape, bool)
+    inside[60:-60, 60:-60] = True
+    return make_stains(*paint(truth)), truth, inside
+
+
+def test_fields_in_which_two_methods_differ_are_flagged():
+    stains, truth, inside = wall_with_field()
+    limits = FiberSettings()
+    assert cross_check_fibers(truth, stains, inside, limits) == ""
+    fused = np.where(truth > 0, 1, 0).astype(np.int32)
+    message = cross_check_fibers(fused, stains, inside, limits)
+    assert message.startswith("another method finds ")
+    assert message.endswith("fibers around this field, not 1: look at the outlines")
+
+
+@pytest.mark.parametrize("update", [{"cross_check": 0}, {"method": "classical"}])
+def test_no_cross_check_where_none_is_asked_for_or_the_method_would_check_itself(update):
+    stains, truth, inside = wall_with_field()
+    fused = np.where(truth > 0, 1, 0).astype(np.int32)
+    assert cross_check_fibers(fused, stains, inside, FiberSettings(**update)) == ""
+
+
+def test_cross_check_of_no_field_is_silent():
+    stains, truth, inside = wall_with_field()
+    assert cross_check_fibers(np.minimum(truth, 1), stains, inside & False, FiberSettings()) == ""
