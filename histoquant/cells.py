@@ -202,7 +202,8 @@ def _find_bodies(
     keep &= np.bincount(cores[grown], minlength=len(keep)) == 0
     keep[0] = False
     free = np.where(keep[cores], cores, 0).astype(np.int32)
-    return _keep_sizes(free, _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
+    # A body must have room for a nucleus: precipitate has not.
+    return _keep_sizes(free, settings.min_nucleus_um2, settings.max_nucleus_um2, mpp)
 
 
 def _label(mask: Bytes) -> Labels:

@@ -137,3 +137,10 @@ def test_growing_does_not_overlap_or_change_its_argument():
 
 def test_growing_nothing_gives_nothing():
     assert grow_labels(np.zeros((3, 3), np.int32), 2.0).max() == 0
+
+
+@pytest.mark.parametrize(("radius_um", "cells"), [(1.5, 0), (2.3, 0), (3.6, 1), (5.0, 1)])
+def test_a_brown_body_has_room_for_a_nucleus(radius_um, cells):
+    """The smallest lymphocytes are some 6 um wide; precipitate is smaller."""
+    found = find_cells(stains_of(blank(), draw_disc(blank(), 60, 60, radius_um, 0.8)), SETTINGS)
+    assert found.max() == cells
