@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import os
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +17,7 @@ from typing import Literal, cast
 from histoquant.backends import open_backend
 from histoquant.errors import SlideError, StudyError
 from histoquant.geometry import PLAUSIBLE_MPP
+from histoquant.sheets import Line, read_rows
 
 REQUIRED = ("patient", "group", "marker", "slide")
 OPTIONAL = ("section", "mpp", "kind", "block", "annotations", "batch", "control")
@@ -124,8 +122,7 @@ def read_study(path: Path, markers: Iterable[str]) -> Study:
     StudyError
         The table is missing, empty or unreadable; a column is missing; rows contradict each other.
     """
-    text, encoding = _read_text(path)
-    delimiter, rows = _parse_rows(text, path)
+    encoding, delimiter, rows = read_rows(path, "study table", REQUIRED, OPTIONAL)
     extra = tuple(name for name in rows[0][1] if name not in REQUIRED + OPTIONAL) if rows else ()
     if not rows:
         raise StudyError("has no rows below its header", path, "add one row per section")
@@ -210,84 +207,11 @@ def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) ->
     return digest.hexdigest()
 
 
-_Row = tuple[int, dict[str, str]]
-
-
 def _percent(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
-def _read_text(path: Path) -> tuple[str, str]:
-    try:
-        if path.is_dir():
-            raise StudyError("is a folder", path, "give the study table, a CSV file")
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise StudyError("does not exist", path, "check the path of the study table") from error
-    except OSError as error:
-        raise StudyError(f"cannot be read ({error.strerror})", path, "check its permissions") from error
-    for encoding in ["utf-8-sig"] if data.startswith(b"\xef\xbb\xbf") else ["utf-8", "gb18030"]:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if not text.strip():
-            raise StudyError("is empty", path, f"give a table with the columns {', '.join(REQUIRED)}")
-        if "\0" not in text:
-            return text, encoding
-    raise StudyError("is neither UTF-8 nor GB18030 text", path, "save it as CSV UTF-8")
-
-
-def _parse_rows(text: str, path: Path) -> tuple[str, list[_Row]]:
-    """Rows with the delimiter whose header has most of the required columns."""
-
-    def count_columns(delimiter: str) -> int:
-        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-        return len({cell.strip().lower() for cell in header} & set(REQUIRED))
-
-    try:
-        delimiter = max(",;\t", key=count_columns)
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        header = [cell.strip() for cell in next(lines)]
-        names = [cell.lower() if cell.lower() in REQUIRED + OPTIONAL else cell for cell in header]
-        _check_header(names, path)
-        rows = []
-        for cells in lines:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if any(cell.strip() for cell in cells[len(names) :]):
-                raise StudyError(
-                    f"has {len(cells)} cells for {len(names)} columns",
-                    f"{path}, row {lines.line_num}",
-                    "quote cells that hold the delimiter",
-                )
-            values = [cell.strip() for cell in cells] + [""] * (len(names) - len(cells))
-            rows.append(
-                (lines.line_num, {k: _normalise(k, v) for k, v in zip(names, values, strict=False) if k})
-            )
-    except csv.Error as error:
-        raise StudyError(f"is not a CSV table ({error})", path, "save it as CSV") from error
-    return delimiter, rows
-
-
-def _normalise(column: str, value: str) -> str:
-    """One spelling of accented names; a path stays as the disk has it."""
-    return value if column in ("slide", "annotations") else unicodedata.normalize("NFC", value)
-
-
-def _check_header(names: Sequence[str], path: Path) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
-        found = ", ".join(name for name in names if name) or "nothing"
-        raise StudyError(
-            f"has no column {', '.join(missing)}", f"{path}, row 1", f"add it; the header has {found}"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1 and name]
-    if twice:
-        raise StudyError(f"has the column {twice[0]} twice", f"{path}, row 1", "remove or rename one")
-
-
-def _refuse_contradictions(rows: Sequence[_Row], path: Path) -> None:
+def _refuse_contradictions(rows: Sequence[Line], path: Path) -> None:
     seen: dict[tuple[tuple[str, str], ...], int] = {}
     for line, row in rows:
         for name in ("patient", "marker", "slide"):
@@ -299,7 +223,7 @@ def _refuse_contradictions(rows: Sequence[_Row], path: Path) -> None:
         seen[key] = line
 
 
-def _assign_groups(rows: Sequence[_Row], path: Path) -> dict[str, str]:
+def _assign_groups(rows: Sequence[Line], path: Path) -> dict[str, str]:
     groups: dict[str, tuple[str, int]] = {}
     for line, row in rows:
         patient, group = row["patient"], row["group"]
@@ -315,13 +239,13 @@ def _assign_groups(rows: Sequence[_Row], path: Path) -> dict[str, str]:
     return {patient: group for patient, (group, _) in groups.items()}
 
 
-def _group_rows(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
+def _group_rows(rows: Sequence[Line], path: Path) -> dict[str, list[Line]]:
     """Rows by section ID; numbers of unnamed sections do not depend on the table's order."""
     unnamed: dict[tuple[str, str], list[str]] = defaultdict(list)
     for _, row in rows:
         if not row.get("section"):
             unnamed[row["patient"], row["marker"]].append(row["slide"])
-    members: dict[str, list[_Row]] = defaultdict(list)
+    members: dict[str, list[Line]] = defaultdict(list)
     for line, row in rows:
         name = f"{row['patient']}-{row['marker']}"
         siblings = sorted(unnamed[row["patient"], row["marker"]])
@@ -343,7 +267,7 @@ def _group_rows(rows: Sequence[_Row], path: Path) -> dict[str, list[_Row]]:
     return {name: sorted(group, key=lambda member: member[1]["slide"]) for name, group in members.items()}
 
 
-def _refuse_clash(name: str, group: Sequence[_Row], path: Path) -> None:
+def _refuse_clash(name: str, group: Sequence[Line], path: Path) -> None:
     if len(group) == 1:
         return
     first_line, first = group[0]
@@ -393,7 +317,7 @@ def _is_field(path: Path, kind: str) -> bool:
 
 def _make_section(
     name: str,
-    members: Sequence[_Row],
+    members: Sequence[Line],
     groups: Mapping[str, str],
     known: frozenset[str],
     extra: Sequence[str],
