@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +89,79 @@ def read_annotations(
             area, found = _read_area(feature.get("geometry"), where)
             notes += [f"Feature {index + 1}: {note}." for note in found]
             if area is not None:
-                areas[_is_excluded(feature, where)].append(area)
+                areas[judge_area(_read_class(feature, where)) == "exclude"].append(area)
     except RecursionError as error:
         raise AnnotationError("is nested too deeply", path, _FIX) from error
     keep, exclude = (_to_um(areas[excluded], mpp, bounds_offset_px) for excluded in (False, True))
     return Annotations(keep, exclude, tuple(notes))
+
+
+class Shape(NamedTuple):
+    """One drawn point or area, in level-0 pixels.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Its class, several names where QuPath derives one class from another; else its own name, if any.
+    geometry : shapely geometry
+        Point, valid polygon or multipolygon.
+    where : str
+        File and feature.
+    """
+
+    names: tuple[str, ...]
+    geometry: BaseGeometry
+    where: str
+
+
+def read_shapes(path: Path) -> list[Shape]:
+    """Read drawn points and areas one by one, with their classes; lines are left out.
+
+    Parameters
+    ----------
+    path : Path
+        As for `read_annotations`.
+
+    Returns
+    -------
+    list of Shape
+        In the file's order; every point of a multipoint is one.
+
+    Raises
+    ------
+    AnnotationError
+        As `read_annotations`.
+    """
+    shapes = []
+    try:
+        for index, feature in enumerate(_list_features(_load_json(path), path)):
+            where = f"{path}, feature {index + 1}"
+            if feature.get("geometry") is None:
+                continue
+            geometry, _ = _read_geometry(feature["geometry"], where)
+            properties = feature.get("properties")
+            own = properties.get("name") if isinstance(properties, dict) else None
+            names = _read_class(feature, where) or ((own,) if isinstance(own, str) else ())
+            parts = list(_flatten(geometry))
+            shapes += [Shape(names, part, where) for part in parts if part.geom_type == "Point"]
+            areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
+            shapes += [Shape(names, shapely.union_all(areas), where)] if areas else []
+    except RecursionError as error:
+        raise AnnotationError("is nested too deeply", path, _FIX) from error
+    return shapes
+
+
+def judge_area(names: Sequence[str]) -> Literal["keep", "exclude"]:
+    """Say what an area does, by its class.
+
+    Examples
+    --------
+    >>> judge_area(["Exclude"]), judge_area(["Artefact*"]), judge_area([])
+    ('exclude', 'exclude', 'keep')
+    """
+    if any(name.strip().casefold() == "exclude" or name.rstrip().endswith("*") for name in names):
+        return "exclude"
+    return "keep"
 
 
 def rasterize_area(
@@ -263,6 +331,18 @@ def _read_area(geometry: Any, where: str) -> tuple[BaseGeometry | None, list[str
     """Area of a geometry in pixels, or None, and what was ignored or repaired."""
     if geometry is None:
         return None, ["no geometry, ignored"]
+    found, notes = _read_geometry(geometry, where)
+    parts = list(_flatten(found))
+    areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
+    if not areas:
+        return None, [f"{found.geom_type} is no area, ignored"]
+    if len(areas) < len(parts) and not notes:
+        notes.append("its lines and points are ignored")
+    return shapely.union_all(areas), notes
+
+
+def _read_geometry(geometry: Any, where: str) -> tuple[BaseGeometry, list[str]]:
+    """A valid geometry in pixels, and what was repaired."""
     if not isinstance(geometry, dict) or geometry.get("type") not in _GEOMETRIES:
         raise AnnotationError("has a geometry of unknown type", where, _FIX)
     try:
@@ -279,13 +359,7 @@ def _read_area(geometry: Any, where: str) -> tuple[BaseGeometry | None, list[str
     if not found.is_valid:
         found = shapely.make_valid(found)
         notes.append("outline crosses itself, repaired")
-    parts = list(_flatten(found))
-    areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
-    if not areas:
-        return None, [f"{found.geom_type} is no area, ignored"]
-    if len(areas) < len(parts) and not notes:
-        notes.append("its lines and points are ignored")
-    return shapely.union_all(areas), notes
+    return found, notes
 
 
 def _flatten(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
@@ -296,8 +370,8 @@ def _flatten(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
         yield geometry
 
 
-def _is_excluded(feature: Mapping[str, Any], where: str) -> bool:
-    """Whether a feature's class takes its area out."""
+def _read_class(feature: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Names of a feature's class."""
     properties = feature.get("properties") or {}
     found = properties.get("classification") if isinstance(properties, dict) else properties
     if isinstance(found, dict):
@@ -305,7 +379,7 @@ def _is_excluded(feature: Mapping[str, Any], where: str) -> bool:
     names = found if isinstance(found, list) else [found]
     if not all(name is None or isinstance(name, str) for name in names):
         raise AnnotationError("has a class that is no name", where, _FIX)
-    return any(name.strip().casefold() == "exclude" or name.rstrip().endswith("*") for name in names if name)
+    return tuple(name for name in names if name)
 
 
 def _to_um(areas: list[BaseGeometry], mpp: float, offset_px: tuple[float, float]) -> BaseGeometry | None:
