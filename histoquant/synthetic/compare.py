@@ -78,7 +78,7 @@ def compare_sections(fields: pd.DataFrame) -> pd.DataFrame:
     grouped = table.groupby(["patient", "marker", "section"], sort=True)
     totals = ["fibers", "true_fibers", "positive_cells", "true_positive_cells"]
     means = grouped[["cells_per_fiber", "true_cells_per_fiber"]].mean()
-    return grouped[totals].sum().join(means).reset_index()
+    return grouped[totals].sum(min_count=1).join(means).reset_index()
 
 
 def _count_certain(section: Path, number: int, truth: Truth) -> tuple[int, int]:
