@@ -17,8 +17,8 @@ def validate(folder: Path, truth: Path) -> int:
     """Compare a run with a person's counts, points or outlines, in the run's own fields.
 
     Writes fields.csv, sections.csv, agreement.csv, cells.csv (for points and outlines) and validation.html
-    to validation/<name of the truth>/ in the run's folder. Exit code 1: something of the truth was not
-    compared, or looks odd; it is said.
+    to validation/NAME/ (the name of the truth) in the run's folder. Exit code 1: something of the truth was
+    not compared, or looks odd; it is said.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def validate(folder: Path, truth: Path) -> int:
         CSV of counts (section, field, fibers, positive_cells; empty: not counted); or CSV of points
         (section, x_um, y_um, positive: 1, 0, or -1 where nobody can tell; optionally field,
         nucleus_radius_um, nucleus), um from the slide's upper left corner; or a folder of GeoJSON files,
-        <section>.geojson, in level-0 pixels, with classes that say Positive, Negative, Uncertain or Fiber.
+        named by section, in level-0 pixels, with classes that say Positive, Negative, Uncertain or Fiber.
     """
     from histoquant.validation import validate_run
 
