@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench bench-accuracy clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -29,9 +29,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Slow: accuracy of whole runs, written to docs/accuracy-runs.md. Restained sections need MODELS=DIR.
-bench: $(STAMP)
-	$(BIN)/python benchmarks/run_accuracy.py $(if $(MODELS),--models $(MODELS))
+# Slow: accuracy of fibers, cells and whole runs, written to docs/accuracy.md. Photographs need MODELS=DIR.
+bench-accuracy: $(STAMP)
+	$(BIN)/python benchmarks/accuracy.py $(if $(MODELS),--models $(MODELS))
+
+bench: bench-accuracy
 
 clean:
 	rm -rf $(VENV) histoquant-demo

@@ -1,0 +1,170 @@
+"""All accuracy in one page: `python benchmarks/accuracy.py --models DIR` writes docs/accuracy.md.
+
+DIR holds without01.onnx and without02.onnx, the networks that left one photograph out. Without DIR or
+without ../shared only what the package renders is judged, and the page says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import cell_accuracy
+import cv2
+import fiber_accuracy
+import matplotlib
+import numpy as np
+import pandas as pd
+import run_accuracy
+from fiber_accuracy import SHARED, Case
+from tables import format_share, format_table
+
+from histoquant.network import hash_model, segment_with_network
+
+matplotlib.use("svg")
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+PHOTOGRAPHS = ("01", "02")
+SHARES = ("fibers, error", "positive cells, error", "ratio, error")
+
+
+def judge_fibers(models: Path | None, seed: int, cache: Path, faults: bool) -> pd.DataFrame:
+    """Fibers of every data set, photographs by the network that left them out."""
+    rows = []
+    folder = Path(tempfile.mkdtemp())
+    for model, cases in _pair_cases(models, seed, cache, faults):
+        segment = partial(segment_with_network, model=model)
+        rows += [fiber_accuracy.judge_case(segment, case, None if faults else folder) for case in cases]
+    if not faults:
+        _keep_worst(folder)
+    table = fiber_accuracy.summarise(rows).reset_index()
+    table["count_error"] = table["count_error"].map(format_share)
+    return table[["data", "images", "f1", "f1_75", "pq", "fibers", "counted", "count_error"]]
+
+
+def _pair_cases(
+    models: Path | None, seed: int, cache: Path, faults: bool
+) -> Iterator[tuple[Path | None, Iterator[Case]]]:
+    if models is not None and SHARED.is_dir():
+        for name in PHOTOGRAPHS:
+            photographs = fiber_accuracy.read_photographs([name])
+            if faults:
+                cases: Iterator[Case] = fiber_accuracy.disturb_cases(photographs)
+            else:
+                sections = fiber_accuracy.read_sections([name], cache, 4)
+                cases = chain(photographs, fiber_accuracy.read_he([name]), sections)
+            yield models / f"without{name}.onnx", cases
+    rendered = fiber_accuracy.render_cases(2, seed)
+    if faults:
+        rendered = fiber_accuracy.disturb_cases(c for c in rendered if c.data == "rendered pale")
+    yield None, rendered
+    if SHARED.is_dir() and not faults:
+        yield None, fiber_accuracy.read_fluorescence()
+
+
+def _keep_worst(folder: Path, number: int = 2) -> None:
+    """The worst pictures of unseen photographs and of rendered sections; truth green, found red."""
+    for kind, pattern in (("restained", "*section*"), ("rendered", "*rendered*")):
+        for rank, path in enumerate(sorted(folder.glob(pattern))[:number], start=1):
+            image = cv2.imread(str(path))
+            side = 700 / max(image.shape)
+            small = cv2.resize(image, None, fx=side, fy=side, interpolation=cv2.INTER_AREA)
+            PICTURES.mkdir(exist_ok=True)
+            name = PICTURES / f"worst-fibers-{kind}-{rank}.jpg"
+            cv2.imwrite(str(name), small, [cv2.IMWRITE_JPEG_QUALITY, 60])
+
+
+def judge_cells(
+    models: Path | None, seed: int, number: int, faults: bool
+) -> tuple[pd.DataFrame, list[cell_accuracy.Score]]:
+    """Positive cells and counts of a field per data set."""
+    cases = cell_accuracy.list_cases(models, seed, number, faults)
+    scores = [cell_accuracy.judge_case(case) for case in cases]
+    table = cell_accuracy.summarise(scores).reset_index()
+    for name in SHARES:
+        table[name] = table[name].map(format_share)
+    return table, scores
+
+
+def draw_reliability(scores: list[cell_accuracy.Score], path: Path) -> pd.DataFrame:
+    """Confidence said against share of right calls, as a picture and a table."""
+    from matplotlib.figure import Figure
+
+    table = cell_accuracy.tabulate_calibration(scores)
+    figure = Figure(figsize=(4, 4))
+    axes = figure.subplots()
+    axes.plot([0.5, 1], [0.5, 1], color="0.7")
+    for call, group in table.groupby("call"):
+        error = np.sqrt(group["right"] * (1 - group["right"]) / group["cells"])
+        axes.errorbar(group["said"], group["right"], yerr=1.96 * error, marker="o", capsize=2, label=call)
+    axes.set(xlabel="confidence said", ylabel="share of right calls", xlim=(0.5, 1.01), ylim=(0, 1.02))
+    axes.legend(title="called")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    table["bin"] = table["bin"].map(lambda part: f"{max(part.left, 0.5):.1f} to {part.right:.1f}")
+    return table.rename(columns={"bin": "confidence"})
+
+
+def name_models(models: Path | None) -> str:
+    """Hashes of the networks behind the figures."""
+    lines = [f"- shipped: `{hash_model()}`"]
+    if models is not None:
+        for name in PHOTOGRAPHS:
+            digest = hashlib.sha256((models / f"without{name}.onnx").read_bytes()).hexdigest()
+            lines.append(f"- without photograph {name}: `{digest}`")
+    return "\n".join(lines)
+
+
+def write_page(args: argparse.Namespace) -> str:
+    """Measure everything and write the page."""
+    PICTURES.mkdir(exist_ok=True)
+    models, cache = args.models, args.cache
+    fibers = judge_fibers(models, args.seed, cache, faults=False)
+    cells, scores = judge_cells(models, args.seed, args.number, faults=False)
+    reliability = draw_reliability(scores, PICTURES / "reliability.svg")
+    fiber_faults = judge_fibers(models, args.seed, cache, faults=True)
+    cell_faults, _ = judge_cells(models, args.seed, args.number, faults=True)
+    parts = [run_accuracy.measure_rendered(args.seed)]
+    if models is not None and SHARED.is_dir():
+        plan = run_accuracy.plan_restained(args.plain, args.hard, args.seed)
+        parts.append(run_accuracy.measure_restained(plan, models))
+    sections = pd.concat(parts, ignore_index=True)
+    text = (Path(__file__).parent / "accuracy_page.md").read_text(encoding="utf-8")
+    return text.format(
+        seed=args.seed,
+        models=name_models(models),
+        fibers=format_table(fibers),
+        cells=format_table(cells),
+        reliability=format_table(reliability),
+        sections=format_table(run_accuracy.summarise(sections)),
+        agreement=format_table(run_accuracy.describe_agreement(sections)),
+        fiber_faults=format_table(fiber_faults),
+        cell_faults=format_table(cell_faults),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", type=Path, help="folder with without01.onnx and without02.onnx")
+    parser.add_argument("--seed", type=int, default=8_000, help="of rendered and restained images")
+    parser.add_argument("--number", type=int, default=4, help="images per kind of cell benchmark")
+    parser.add_argument("--plain", type=int, default=20, help="restained sections measured as runs")
+    parser.add_argument("--hard", type=int, default=6, help="hard restained sections measured as runs")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/sections"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "accuracy.md")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    args.out.write_text(write_page(args), encoding="utf-8")
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()

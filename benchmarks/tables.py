@@ -1,0 +1,36 @@
+"""Tables of the pages in docs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def format_table(table: pd.DataFrame, decimals: int = 3) -> str:
+    """A Markdown table; the index is left out.
+
+    Examples
+    --------
+    >>> print(format_table(pd.DataFrame({"a_b": [0.12345]})))
+    | a b |
+    | --- |
+    | 0.123 |
+    """
+    names = [str(name).replace("_", " ") for name in table.columns]
+    cells = [[_format_cell(value, decimals) for value in row] for row in table.to_numpy(object).tolist()]
+    rows = [names, ["---"] * len(names), *cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _format_cell(value: object, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
+
+
+def format_share(value: float) -> str:
+    """A signed percentage.
+
+    Examples
+    --------
+    >>> format_share(-0.0123)
+    '-1.2%'
+    """
+    return f"{value:+.1%}"
