@@ -27,7 +27,7 @@ def main() -> None:
     photographs = _photographs(args, rngs[1])
     print(f"{len(scenes)} rendered sections, {len(photographs)} stained photographs", flush=True)
     net = FiberNet()
-    how = {"batch": args.batch, "size": args.size}
+    how = {"batch": args.batch, "size": args.size, "half": args.bfloat16}
     if args.start:
         net.load_state_dict(torch.load(args.start))
     else:
@@ -66,6 +66,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--steps-mixed", type=int, default=1500, help="steps on both")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=192, help="side of a tile, um; a multiple of 16")
+    parser.add_argument("--bfloat16", action="store_true", help="quicker with AMX or AVX512-BF16")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

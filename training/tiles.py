@@ -109,7 +109,7 @@ def _restain(rng: np.random.Generator, pixels: npt.NDArray[np.uint8], truth: Lab
         stains = _stitch(rng, stains)
     stains = stains + rng.normal(0, 0.008, 3).astype(np.float32)
     if rng.random() < 0.5:
-        stains = cv2.GaussianBlur(stains, (0, 0), rng.uniform(0.2, 2.2) / INPUT_MPP)
+        stains = cv2.GaussianBlur(stains, (0, 0), rng.uniform(0.2, 1.5) / INPUT_MPP)
     if rng.random() < 0.5:
         stains = stains + rng.standard_normal(stains.shape, np.float32) * np.float32(rng.uniform(0, 0.015))
     return [np.ascontiguousarray(stains[..., i], np.float32) for i in range(3)]
