@@ -31,7 +31,7 @@ ORDER = (
     *("cells", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
     # what shows, keeps and joins
     *("pictures", "results", "prepare", "pipeline", "report", "publish", "batch"),
-    *("bias", "synthetic", "validation", "demo", "cli", "__main__"),
+    *("bias", "synthetic", "validation", "cohort", "demo", "cli", "__main__"),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}

@@ -1,0 +1,1 @@
+"""Cohorts: the outcome of every patient by rule, groups compared, logistic regression."""
