@@ -9,6 +9,7 @@ import math
 import threading
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -21,6 +22,7 @@ import zarr
 from PIL import ImageCms, JpegImagePlugin, PngImagePlugin
 
 from histoquant.errors import SlideError
+from histoquant.tiles import Box, TileReader
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -29,6 +31,8 @@ MAX_IMAGE_PIXELS = 500_000_000
 
 _UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3}
 _UM_PER_TIFF_UNIT = {2: 25_400.0, 3: 10_000.0}
+# Formats whose levels are nothing but tiles side by side.
+_PLAIN_TILES = ("aperio", "generic-tiff")
 _SCANNER_FLAGS = {"svs", "ndpi", "ndtiff", "scn", "bif", "philips", "qpi", "avs"}
 
 # Without a handler tifffile's notes about damaged files would land on stderr; users may add their own.
@@ -172,8 +176,24 @@ class _OpenSlideBackend:
             icc_profile=None if profile is None else _name_profile(profile.tobytes()),
             bounds_px=(int(has("openslide.bounds-x", 0)), int(has("openslide.bounds-y", 0))),
         )
+        self._tiles = _open_tiles(path, self.levels) if self.about.format in _PLAIN_TILES else None
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Rgb:
+        box = x, y, width, height
+        pixels = self._read_tiles(level, box)
+        return self._read_record(level, box) if pixels is None else pixels
+
+    def _read_tiles(self, level: int, box: Box) -> Rgb | None:
+        # Elsewhere OpenSlide places pixels between those of the level.
+        if self._tiles is None or not (level == 0 or box[:2] == (0, 0)):
+            return None
+        try:
+            return self._tiles.read(level, box, partial(self._read_record, level))
+        except Exception:  # whether a tile is damaged is for OpenSlide to say
+            return None
+
+    def _read_record(self, level: int, box: Box) -> Rgb:
+        x, y, width, height = box
         downsample = self.levels[level].downsample
         origin = round(x * downsample), round(y * downsample)
         with self._lock:
@@ -191,6 +211,21 @@ class _OpenSlideBackend:
     def close(self) -> None:
         if self._handle is not None:
             self._handle.close()
+        if self._tiles is not None:
+            self._tiles.close()
+
+
+def _open_tiles(path: Path, levels: tuple[Level, ...]) -> TileReader | None:
+    """Direct access to the tiles of OpenSlide's levels; a level is known by its size."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            tiled = [page for page in tiff.pages if page.is_tiled]
+            sizes = [(page.imagewidth, page.imagelength) for page in tiled]
+            wanted = [(level.width_px, level.height_px) for level in levels]
+            pages = [tiled[sizes.index(size)] if sizes.count(size) == 1 else None for size in wanted]
+            return TileReader(path, pages)
+    except Exception:  # OpenSlide reads it without
+        return None
 
 
 class _TiffBackend:
@@ -198,6 +233,8 @@ class _TiffBackend:
 
     def __init__(self, path: Path) -> None:
         self._tiff = tifffile.TiffFile(path)
+        self._stores: list[Any] = []
+        self._tiles: TileReader | None = None
         try:
             series = self._tiff.series[0]
             self._page = series.keyframe
@@ -206,6 +243,9 @@ class _TiffBackend:
             self._stores = [series.aszarr(level=index, fillvalue=255) for index in range(len(series.levels))]
             self._arrays: list[Any] = [zarr.open(store, mode="r") for store in self._stores]
             self.levels = _make_levels([self._size_of(array) for array in self._arrays])
+            self._tiles = TileReader(
+                path, [one.keyframe if len(one.pages) == 1 else None for one in series.levels]
+            )
             self.about = About(
                 format="ome-tiff" if self._tiff.is_ome else "tiff",
                 is_field=len(self.levels) == 1,
@@ -214,7 +254,7 @@ class _TiffBackend:
             )
             self.read_level(0, 0, 0, 1, 1)  # an unknown compression shows here, not in the middle of a run
         except BaseException:
-            self._tiff.close()
+            self.close()
             raise
 
     def _size_of(self, array: Any) -> tuple[int, int]:
@@ -222,6 +262,14 @@ class _TiffBackend:
         return columns, rows
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Rgb:
+        box = x, y, width, height
+        # A damaged tile raises here; tifffile would take it for grey.
+        read_record = partial(self._read_record, level)
+        pixels = None if self._tiles is None else self._tiles.read(level, box, read_record)
+        return read_record(box) if pixels is None else pixels
+
+    def _read_record(self, level: int, box: Box) -> Rgb:
+        x, y, width, height = box
         array, window = self._arrays[level], np.s_[y : y + height, x : x + width]
         pixels = np.moveaxis(array[:, *window], 0, 2) if self._planar else array[window]
         return _blend_on_white(np.asarray(pixels), premultiplied=1 in self._page.extrasamples)
@@ -229,6 +277,8 @@ class _TiffBackend:
     def close(self) -> None:
         for store in self._stores:
             store.close()
+        if self._tiles is not None:
+            self._tiles.close()
         self._tiff.close()
 
 

@@ -38,7 +38,7 @@ TABLES = {
 }
 _LIBRARIES = (
     *("numpy", "scipy", "pandas", "scikit-image", "opencv-python-headless"),
-    *("openslide-python", "openslide-bin", "tifffile", "imagecodecs"),
+    *("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg"),
 )
 
 
