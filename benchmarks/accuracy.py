@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -23,7 +22,7 @@ import numpy as np
 import pandas as pd
 import run_accuracy
 from fiber_accuracy import SHARED, Case
-from tables import format_share, format_table
+from tables import format_share, format_table, keep
 
 from histoquant.network import hash_model, segment_with_network
 
@@ -37,36 +36,43 @@ SHARES = ("fibers, error", "positive cells, error", "ratio, error")
 
 def judge_fibers(models: Path | None, seed: int, cache: Path, faults: bool) -> pd.DataFrame:
     """Fibers of every data set, photographs by the network that left them out."""
+    pictures = cache / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
     rows = []
-    folder = Path(tempfile.mkdtemp())
-    for model, cases in _pair_cases(models, seed, cache, faults):
+    for name, model, cases in _list_parts(models, seed, cache, faults):
         segment = partial(segment_with_network, model=model)
-        rows += [fiber_accuracy.judge_case(segment, case, None if faults else folder) for case in cases]
+        judge = partial(fiber_accuracy.judge_case, segment, pictures=None if faults else pictures)
+        path = cache / f"fibers {name}{' faults' if faults else ''} {seed} {_sign(model)}.pickle"
+        rows += keep(path, lambda judge=judge, cases=cases: [judge(case) for case in cases])
     if not faults:
-        _keep_worst(folder)
+        _keep_worst(pictures)
     table = fiber_accuracy.summarise(rows).reset_index()
     table["count_error"] = table["count_error"].map(format_share)
     return table[["data", "images", "f1", "f1_75", "pq", "fibers", "counted", "count_error"]]
 
 
-def _pair_cases(
+def _sign(model: Path | None) -> str:
+    """A few characters that tell networks apart."""
+    return hash_model(model)[:8]
+
+
+def _list_parts(
     models: Path | None, seed: int, cache: Path, faults: bool
-) -> Iterator[tuple[Path | None, Iterator[Case]]]:
-    if models is not None and SHARED.is_dir():
-        for name in PHOTOGRAPHS:
-            photographs = fiber_accuracy.read_photographs([name])
-            if faults:
-                cases: Iterator[Case] = fiber_accuracy.disturb_cases(photographs)
-            else:
-                sections = fiber_accuracy.read_sections([name], cache, 4)
-                cases = chain(photographs, fiber_accuracy.read_he([name]), sections)
-            yield models / f"without{name}.onnx", cases
+) -> Iterator[tuple[str, Path | None, Iterator[Case]]]:
+    for name in PHOTOGRAPHS if models is not None and SHARED.is_dir() else ():
+        photographs = fiber_accuracy.read_photographs([name])
+        if faults:
+            cases: Iterator[Case] = fiber_accuracy.disturb_cases(photographs)
+        else:
+            sections = fiber_accuracy.read_sections([name], cache / "sections", 4)
+            cases = chain(photographs, fiber_accuracy.read_he([name]), sections)
+        yield name, models / f"without{name}.onnx", cases
     rendered = fiber_accuracy.render_cases(2, seed)
     if faults:
         rendered = fiber_accuracy.disturb_cases(c for c in rendered if c.data == "rendered pale")
-    yield None, rendered
+    yield "rendered", None, rendered
     if SHARED.is_dir() and not faults:
-        yield None, fiber_accuracy.read_fluorescence()
+        yield "fluorescence", None, fiber_accuracy.read_fluorescence()
 
 
 def _keep_worst(folder: Path, number: int = 2) -> None:
@@ -82,14 +88,18 @@ def _keep_worst(folder: Path, number: int = 2) -> None:
 
 
 def judge_cells(
-    models: Path | None, seed: int, number: int, faults: bool
+    models: Path | None, seed: int, number: int, cache: Path, faults: bool
 ) -> tuple[pd.DataFrame, list[cell_accuracy.Score]]:
     """Positive cells and counts of a field per data set."""
-    cases = cell_accuracy.list_cases(models, seed, number, faults)
-    scores = [cell_accuracy.judge_case(case) for case in cases]
+    scores = []
+    for name in (*(PHOTOGRAPHS if models is not None and SHARED.is_dir() else ()), "rendered"):
+        cases = cell_accuracy.list_cases(name, models, seed, number, faults)
+        model = models / f"without{name}.onnx" if models and name != "rendered" else None
+        path = cache / f"cells {name}{' faults' if faults else ''} {seed} {number} {_sign(model)}.pickle"
+        scores += keep(path, lambda cases=cases: [cell_accuracy.judge_case(case) for case in cases])
     table = cell_accuracy.summarise(scores).reset_index()
-    for name in SHARES:
-        table[name] = table[name].map(format_share)
+    for share in SHARES:
+        table[share] = table[share].map(format_share)
     return table, scores
 
 
@@ -122,20 +132,33 @@ def name_models(models: Path | None) -> str:
     return "\n".join(lines)
 
 
+def measure_sections(args: argparse.Namespace) -> pd.DataFrame:
+    """Whole runs: the rendered study, and restained sections by the network that left them out."""
+    rendered = args.cache / f"run rendered {args.seed} {_sign(None)}.pickle"
+    parts = [keep(rendered, lambda: run_accuracy.measure_rendered(args.seed))]
+    if args.models is not None and SHARED.is_dir():
+        for plan in run_accuracy.plan_restained(args.plain, args.hard, args.seed):
+            parts.append(measure_restained(plan, args.models, args.cache))
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_restained(plan: run_accuracy.Restained, models: Path, cache: Path) -> pd.DataFrame:
+    """One restained section as a run measures it."""
+    sign = _sign(models / f"without{plan.photograph}.onnx")
+    name = f"run {plan.photograph} {plan.marker}{' hard' if plan.hard else ''} {plan.seed} {sign}.pickle"
+    return keep(cache / name, lambda: run_accuracy.measure_restained([plan], models))
+
+
 def write_page(args: argparse.Namespace) -> str:
     """Measure everything and write the page."""
     PICTURES.mkdir(exist_ok=True)
     models, cache = args.models, args.cache
     fibers = judge_fibers(models, args.seed, cache, faults=False)
-    cells, scores = judge_cells(models, args.seed, args.number, faults=False)
+    cells, scores = judge_cells(models, args.seed, args.number, cache, faults=False)
     reliability = draw_reliability(scores, PICTURES / "reliability.svg")
     fiber_faults = judge_fibers(models, args.seed, cache, faults=True)
-    cell_faults, _ = judge_cells(models, args.seed, args.number, faults=True)
-    parts = [run_accuracy.measure_rendered(args.seed)]
-    if models is not None and SHARED.is_dir():
-        plan = run_accuracy.plan_restained(args.plain, args.hard, args.seed)
-        parts.append(run_accuracy.measure_restained(plan, models))
-    sections = pd.concat(parts, ignore_index=True)
+    cell_faults, _ = judge_cells(models, args.seed, args.number, cache, faults=True)
+    sections = measure_sections(args)
     text = (Path(__file__).parent / "accuracy_page.md").read_text(encoding="utf-8")
     return text.format(
         seed=args.seed,
@@ -157,7 +180,12 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=4, help="images per kind of cell benchmark")
     parser.add_argument("--plain", type=int, default=20, help="restained sections measured as runs")
     parser.add_argument("--hard", type=int, default=6, help="hard restained sections measured as runs")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/sections"))
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(".cache/accuracy"),
+        help="what is measured is kept there, and used again: remove it after a change of the program",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "accuracy.md")
     args = parser.parse_args()
     cv2.setNumThreads(1)

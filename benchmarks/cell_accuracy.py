@@ -94,27 +94,26 @@ class Score(NamedTuple):
     calls: pd.DataFrame
 
 
-def read_photographs(models: Path | None) -> Iterator[Case]:
-    """The stained photographs as they are."""
+def read_photographs(name: str, models: Path | None) -> Iterator[Case]:
+    """A photograph as it was stained."""
     folder = SHARED / "data" / "muscle" / "hdab"
-    for path in sorted(folder.glob("*_cells.csv")):
+    for path in sorted(folder.glob(f"{name}_*_cells.csv")):
         yield _read_field(folder, path.stem.removesuffix("_cells"), folder, models)
 
 
-def restain_fields(models: Path | None, seeds: range) -> Iterator[Case]:
-    """The photographs, stained by other seeds."""
+def restain_fields(photograph: str, models: Path | None, seeds: range) -> Iterator[Case]:
+    """A photograph, stained by other seeds."""
     tool, source = SHARED / "tools" / "restain.py", SHARED / "data" / "muscle" / "he"
     with tempfile.TemporaryDirectory() as name:
         for seed in seeds:
-            for photograph in ("01", "02"):
-                for hard in ((), ("--hard",)):
-                    out = Path(name) / f"{seed}{'-'.join(hard)}"
-                    command = [sys.executable, tool, "field", source, photograph, out, "--seed", seed]
-                    if hard:
-                        command += ["--hard", "--marker", "CD19_HARD"]
-                    subprocess.run([str(word) for word in command], check=True, capture_output=True)
-                    stem = f"{photograph}_CD19{'_HARD' if hard else ''}"
-                    yield _read_field(out, stem, SHARED / "data" / "muscle" / "hdab", models)
+            for hard in ((), ("--hard",)):
+                out = Path(name) / f"{seed}{'-'.join(hard)}"
+                command = [sys.executable, tool, "field", source, photograph, out, "--seed", seed]
+                if hard:
+                    command += ["--hard", "--marker", "CD19_HARD"]
+                subprocess.run([str(word) for word in command], check=True, capture_output=True)
+                stem = f"{photograph}_CD19{'_HARD' if hard else ''}"
+                yield _read_field(out, stem, SHARED / "data" / "muscle" / "hdab", models)
 
 
 def _read_field(folder: Path, stem: str, masks: Path, models: Path | None) -> Case:
@@ -282,20 +281,20 @@ def tabulate_calibration(scores: list[Score], parts: int = 5) -> pd.DataFrame:
     ).reset_index()
 
 
-def list_cases(models: Path | None, seed: int, number: int, faults: bool) -> Iterator[Case]:
-    """All images, or the plain ones with faults."""
-    real = SHARED.is_dir() and models is not None
-    if faults:
-        cases = (c for c in render_cases(1, seed) if c.data in ("rendered", "rendered dense"))
-        yield from disturb_cases(cases)
-        if real:
-            plain = (c for c in read_photographs(models) if c.marker == "CD19")
-            yield from disturb_cases(plain)
-        return
-    if real:
-        yield from read_photographs(models)
-        yield from restain_fields(models, range(501, 501 + number))
-    yield from render_cases(number, seed)
+def list_cases(name: str, models: Path | None, seed: int, number: int, faults: bool) -> Iterator[Case]:
+    """Images of a photograph or `rendered`, or the plain ones with faults."""
+    if name != "rendered":
+        photographs = read_photographs(name, models)
+        if faults:
+            yield from disturb_cases(case for case in photographs if case.marker == "CD19")
+        else:
+            yield from photographs
+            yield from restain_fields(name, models, range(501, 501 + number))
+    elif faults:
+        plain = (c for c in render_cases(1, seed) if c.data in ("rendered", "rendered dense"))
+        yield from disturb_cases(plain)
+    else:
+        yield from render_cases(number, seed)
 
 
 def main() -> None:
@@ -306,7 +305,9 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="disturb the plain images")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    scores = [judge_case(case) for case in list_cases(args.models, args.seed, args.number, args.faults)]
+    names = ("01", "02", "rendered") if args.models is not None and SHARED.is_dir() else ("rendered",)
+    options = (args.models, args.seed, args.number, args.faults)
+    scores = [judge_case(case) for name in names for case in list_cases(name, *options)]
     print(summarise(scores).round(3).to_string())
     print(tabulate_calibration(scores).round(3).to_string())
 

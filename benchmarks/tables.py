@@ -1,8 +1,28 @@
-"""Tables of the pages in docs."""
+"""Tables of the pages in docs, and what is kept of a long benchmark."""
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 import pandas as pd
+
+T = TypeVar("T")
+
+
+def keep(path: Path, make: Callable[[], T]) -> T:
+    """What was measured before, or measure it and keep it, so that a benchmark that was stopped goes on."""
+    if path.is_file():
+        found: T = pickle.loads(path.read_bytes())
+        return found
+    result = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    aside.write_bytes(pickle.dumps(result))
+    aside.replace(path)
+    return result
 
 
 def format_table(table: pd.DataFrame, decimals: int = 3) -> str:
