@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.cells import subtract_background
+from histoquant.feret import measure_feret
 from histoquant.protocol import CellSettings, MarkerSettings
 from histoquant.stains import FloatImage, Stains, predict_edge_dab
 
@@ -28,7 +29,8 @@ _NOISE_UM = 0.3
 # A ring's outer slope has ended this far from the cell.
 _AWAY_UM = 1.5
 _AROUND_UM = 3.0
-_CUT = "cut by the border of the image"
+CUT = "cut by the border of the image"
+"""Reason of an object of which only a part is seen."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: Marker
     Returns
     -------
     DataFrame
-        One row per label, sorted: kind ("fiber"), label, x_um, y_um (centroid), area_um2, dab_od
-        (median DAB outside cells), positive (dab_od more than the threshold above the median fiber
-        of the region, so that an even brown background makes none), reason.
+        One row per label, sorted: kind ("fiber"), label, x_um, y_um (centroid), area_um2, min_feret_um,
+        max_feret_um (see `measure_feret`), dab_od (median DAB outside cells), positive (dab_od more than the
+        threshold above the median fiber of the region, so that an even brown background makes none), reason.
     """
     pixels = _list_pixels(labels)
     free = cells[pixels.rows, pixels.columns] == 0
@@ -86,9 +88,12 @@ def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: Marker
     dab = pixels.quantile(stains.dab[pixels.rows, pixels.columns], 0.5, free)
     typical = float(np.nanmedian(dab)) if np.isfinite(dab).any() else 0.0
     table = _describe(pixels, stains, "fiber")
+    feret = measure_feret(labels)
+    table["min_feret_um"] = feret["min_feret_px"].to_numpy() * stains.mpp
+    table["max_feret_um"] = feret["max_feret_px"].to_numpy() * stains.mpp
     table["dab_od"] = dab
     table["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
-    table["reason"] = _join_reasons({_CUT: _touches_border(pixels, labels.shape)})
+    table["reason"] = _join_reasons({CUT: _touches_border(pixels, labels.shape)})
     return table
 
 
@@ -157,7 +162,7 @@ def measure_cells(
     table["nucleus"] = nucleus
     table["place"], table["fiber"] = _locate_cells(pixels, fibers, stains.mpp, settings)
     cut = _touches_border(pixels, labels.shape)
-    table["reason"] = _join_reasons({_CUT: cut, "no nucleus in the plane": ~nucleus})
+    table["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
     return table
 
 

@@ -17,14 +17,16 @@ from histoquant.protocol import CellSettings, MarkerSettings
 from histoquant.stains import Stains
 
 OBJECT_COLUMNS = (
-    *("field", "object", "kind", "label", "x_um", "y_um", "area_um2", "fraction_in_field", "counted"),
-    *("straddling", "positive", "dab_od", "confidence", "nucleus", "place", "fiber", "reason"),
+    *("field", "object", "kind", "label", "x_um", "y_um", "area_um2"),
+    *("min_feret_um", "max_feret_um", "fraction_in_field", "counted", "straddling"),
+    *("positive", "dab_od", "confidence", "nucleus", "place", "fiber", "reason"),
 )
 # One set of types, whatever a field holds, so that files do not depend on which field came first.
 _TYPES: dict[Hashable, Any] = {
     **dict.fromkeys(("field", "label"), "int64"),
     **dict.fromkeys(("object", "kind", "place", "reason"), "str"),
-    **dict.fromkeys(("x_um", "y_um", "area_um2", "fraction_in_field", "dab_od", "confidence"), "float64"),
+    **dict.fromkeys(("x_um", "y_um", "area_um2", "min_feret_um", "max_feret_um"), "float64"),
+    **dict.fromkeys(("fraction_in_field", "dab_od", "confidence"), "float64"),
     **dict.fromkeys(("counted", "straddling", "positive"), "bool"),
     "nucleus": "boolean",
     "fiber": "Int64",
@@ -175,6 +177,8 @@ def _describe(row: Mapping[Hashable, Any]) -> dict[str, object]:
     name = "Fiber" if row["kind"] == "fiber" else "Positive cell"
     name = name if row["counted"] else f"{name}, not counted"
     numbers = {
-        key: float(row[key]) for key in ("area_um2", "fraction_in_field", "dab_od") if pd.notna(row[key])
+        key: float(row[key])
+        for key in ("area_um2", "min_feret_um", "fraction_in_field", "dab_od")
+        if pd.notna(row[key])
     }
     return {"name": row["object"], **make_properties("detection", name, _COLORS[row["kind"]], numbers)}

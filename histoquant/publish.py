@@ -19,6 +19,7 @@ from histoquant.fibers import identify_segmenter
 from histoquant.fields import spawn_generator
 from histoquant.geometry import Field, contains_points
 from histoquant.inclusion import count_half_area
+from histoquant.measure import CUT
 from histoquant.objects import select_countable
 from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol, validate_protocol
 from histoquant.report import RunTables, build_report
@@ -29,7 +30,9 @@ from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS, build_fields, buil
 _RULES = ("half_area", "centroid", "clipped", "whole")
 _PLACE = ("center_x_um", "center_y_um", "width_um", "height_um")
 _JUDGED = ["status", "reason", "positive_cells"]
-_OBJECT_COLUMNS = ("field", "kind", "x_um", "y_um", "fraction_in_field", "positive")
+_OBJECT_COLUMNS = (
+    *("field", "kind", "x_um", "y_um", "area_um2", "min_feret_um", "fraction_in_field", "positive", "reason"),
+)
 TABLES = {
     "fields": FIELD_COLUMNS,
     "sections": SECTION_COLUMNS,
@@ -217,6 +220,7 @@ def publish_report(path: Path) -> Path:
             thumbnails={key: (path / f"{place}_small.webp").read_bytes() for key, place in places.items()},
             links={key: f"{place}.jpg" for key, place in places.items()},
             rules=compare_rules(objects, fields),
+            sizes=list_sizes(objects, sections),
             notes=(*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)),
         )
     )
@@ -241,7 +245,8 @@ def read_objects(
     Returns
     -------
     DataFrame
-        section, field, kind, x_um, y_um, fraction_in_field, positive, and countable (may count at all).
+        section, field, kind, x_um, y_um, area_um2, min_feret_um, fraction_in_field, positive, reason, and
+        countable (may count at all).
     """
     parts = []
     own = sections[sections["control"].eq("") & sections["status"].isin(["ok", "incomplete"])]
@@ -283,6 +288,28 @@ def compare_rules(objects: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame |
         return None
     totals["cells_per_fiber"] = totals["positive_cells"] / totals["fibers"].where(totals["fibers"] > 0)
     return totals.rename_axis("rule").reset_index()
+
+
+def list_sizes(objects: pd.DataFrame, sections: pd.DataFrame) -> pd.DataFrame:
+    """List the sizes of counted fibers that are seen whole.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        See `read_objects`.
+    sections : DataFrame
+        sections.csv, for the groups.
+
+    Returns
+    -------
+    DataFrame
+        group, area_um2, min_feret_um.
+    """
+    counted = count_half_area(objects["fraction_in_field"]) & objects["countable"].astype(bool)
+    whole = ~objects["reason"].str.contains(CUT, regex=False)
+    fibers = objects[objects["kind"].eq("fiber") & counted & whole]
+    group = fibers["section"].map(sections.set_index("section")["group"])
+    return fibers[["area_um2", "min_feret_um"]].assign(group=group).reset_index(drop=True)
 
 
 def _count_by_rules(objects: pd.DataFrame, field: Field) -> pd.DataFrame:

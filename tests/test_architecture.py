@@ -28,7 +28,7 @@ ORDER = (
         "network",
         "fibers",
     ),
-    *("cells", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
+    *("cells", "feret", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
     # what shows, keeps and joins
     *("pictures", "results", "prepare", "pipeline", "report", "publish", "batch"),
     *("bias", "synthetic", "validation", "cohort", "demo", "cli", "__main__"),

@@ -95,8 +95,16 @@ def test_brown_fiber_makes_no_cell_positive_and_is_positive_itself():
     assert not cells.positive[0]
     assert (cells.place[0], cells.fiber[0]) == ("invading", 1)
     table = measure_fibers(fibers, labels, stains, MARKER)
-    assert list(table.columns) == [*COLUMNS, "positive", "reason"]
+    assert list(table.columns) == [
+        *COLUMNS[:-1],
+        "min_feret_um",
+        "max_feret_um",
+        "dab_od",
+        "positive",
+        "reason",
+    ]
     assert list(table.positive) == [True, False, False]
+    assert list(table.min_feret_um) == [45 * MPP, 20 * MPP, 25 * MPP]
     assert table.dab_od[0] == pytest.approx(0.4, abs=0.01)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from histoquant.errors import ResultsError
 from histoquant.protocol import Protocol
-from histoquant.publish import compare_rules, read_objects, read_run
+from histoquant.publish import compare_rules, list_sizes, read_objects, read_run
 
 
 def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
@@ -20,6 +20,9 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
             "kind": ["fiber", "fiber", "cell", "cell", "cell"],
             "x_um": [5.0, 10.5, 5.0, 9.5, 5.0],
             "y_um": 5.0,
+            "area_um2": [80.0, 60.0, 30.0, 30.0, 30.0],
+            "min_feret_um": [8.0, 6.0, None, None, None],
+            "reason": "",
             "fraction_in_field": [1.0, 0.4, 1.0, 0.6, 1.0],
             "positive": [False, False, True, True, True],
             "nucleus": [None, None, True, True, False],
@@ -45,6 +48,26 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
     assert found is not None and found["half_area"] == [1, 3]
     assert count(Protocol(), sections.assign(control="negative")) is None
     assert count(Protocol(), sections.assign(section="elsewhere")) is None
+
+
+def test_sizes_are_of_counted_whole_fibers() -> None:
+    objects = pd.DataFrame(
+        {
+            "section": ["A", "A", "A", "B", "B"],
+            "kind": ["fiber", "fiber", "cell", "fiber", "fiber"],
+            "fraction_in_field": [1.0, 0.5, 1.0, 0.6, 1.0],
+            "countable": [True, True, True, True, False],
+            "reason": ["", "", "", "", ""],
+            "area_um2": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "min_feret_um": 1.0,
+        }
+    )
+    sections = pd.DataFrame({"section": ["A", "B"], "group": ["x", "y"]})
+    found = list_sizes(objects, sections)
+    assert found[["group", "area_um2"]].to_numpy().tolist() == [["x", 1.0], ["y", 4.0]]
+    cut = objects.assign(reason=["cut by the border of the image; else", "", "", "", ""])
+    assert list_sizes(cut, sections)["area_um2"].tolist() == [4.0]
+    assert list_sizes(objects[:0], sections).empty
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -336,6 +336,17 @@ def test_counting_rules_are_compared_with_half_area():
     assert "Counting rules compared" not in Page(build_report(replace(make_run(), rules=rules.iloc[:0]))).text
 
 
+def test_sizes_of_fibers_are_plotted_by_group():
+    sizes = pd.DataFrame({"group": ["a", "a", "a", NAN], "min_feret_um": [20.0, 30.0, 41.0, 7.0]})
+    text = Page(build_report(replace(make_run(), sizes=sizes.assign(area_um2=1000.0)))).text
+    assert "a, 3 fibers: 30.0 µm (25.0 to 35.5), area 1000 µm²" in text
+    assert "no group, 1 fiber: 7.0 µm" in text
+    assert "minimal Feret diameter (µm)" in text
+    assert "Feret" not in Page(build_report(replace(make_run(), sizes=sizes[:0]))).text
+    page = build_report(replace(make_run(), sizes=sizes.assign(area_um2=1000.0, group="a")))
+    assert "a, 4 fibers" in Page(page).text
+
+
 def test_reviewer_and_notes_are_named():
     text = Page(build_report(replace(make_run(), reviewer="Dr <b>Li</b>", notes=("Truth: 0.5 <x>.",)))).text
     assert "with the edits of reviewer Dr <b>Li</b>" in text

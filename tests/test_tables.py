@@ -76,8 +76,8 @@ def test_columns_are_those_of_the_contract() -> None:
         "positive_cells_per_mm2 positive_fibers status reason"
     )
     assert " ".join(OBJECT_COLUMNS) == (
-        "field object kind label x_um y_um area_um2 fraction_in_field counted straddling positive dab_od "
-        "confidence nucleus place fiber reason"
+        "field object kind label x_um y_um area_um2 min_feret_um max_feret_um fraction_in_field "
+        "counted straddling positive dab_od confidence nucleus place fiber reason"
     )
 
 

@@ -47,6 +47,8 @@ class RunTables:
     rules : DataFrame or None
         Counting rules compared: columns rule, fibers, positive_cells, cells_per_fiber and, where it is
         per section, section; otherwise totals over the study. The rule `half_area` is the reference.
+    sizes : DataFrame or None
+        Counted fibers, whole ones: group, area_um2, min_feret_um.
     reviewer : str or None
         Whose edits the tables include.
     notes : tuple of str
@@ -63,6 +65,7 @@ class RunTables:
     thumbnails: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     links: Mapping[tuple[str, int], str] = field(default_factory=dict)
     rules: pd.DataFrame | None = None
+    sizes: pd.DataFrame | None = None
     reviewer: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -123,6 +126,7 @@ def _results(run: RunTables) -> dict[str, Any]:
         "figures": _draw_figures(run, correlations),
         "patients": views.tabulate_patients(run.patients),
         "sections": views.tabulate_sections(run.sections, run.fields, confidence),
+        "sizes": _draw_sizes(run.sizes) if run.sizes is not None and len(run.sizes) else None,
         "rules": views.tabulate_rules(run.rules) if run.rules is not None else [],
         "confidence": f"{100 * confidence:g} %",
     }
@@ -146,6 +150,10 @@ def _draw_figures(run: RunTables, correlations: pd.DataFrame) -> list[dict[str, 
         groups = {"svg": Markup(plots.plot_groups(run.patients, markers)), "caption": caption}
         figures.insert(1 if figures else 0, groups)
     return figures
+
+
+def _draw_sizes(sizes: pd.DataFrame) -> dict[str, Any]:
+    return {"svg": Markup(plots.plot_sizes(sizes)), "caption": views.caption_sizes(sizes)}
 
 
 def _details(run: RunTables) -> dict[str, Any]:

@@ -134,6 +134,39 @@ def plot_groups(patients: pd.DataFrame, markers: Sequence[str]) -> str:
         return _to_svg(figure, titles, "Positive cells per fiber by group, one point per patient")
 
 
+def plot_sizes(sizes: pd.DataFrame, step_um: float = 5.0) -> str:
+    """Plot how minimal Feret diameters of fibers are distributed, a line per group.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        Fibers: group, min_feret_um.
+    step_um : float, optional
+        Width of a class.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
+    """
+    table, groups = _with_groups(sizes), list_groups(sizes)
+    edges = np.arange(0, table["min_feret_um"].max() + 2 * step_um, step_um)
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(3.9, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        for number, group in enumerate(groups):
+            values = table.loc[table["group"] == group, "min_feret_um"].to_numpy(float)
+            share = 100 * np.histogram(values, edges)[0] / len(values)
+            line = ("-", "--", ":", "-.")[number % 4]
+            axes.stairs(share, edges, color=_style(group, groups)[1], linestyle=line, label=_shorten(group))
+        axes.set_xlabel("minimal Feret diameter (µm)")
+        axes.set_ylabel("fibers (%)")
+        axes.set_xlim(left=0.0)
+        if len(groups) > 1:
+            axes.legend(frameon=False)
+        return _to_svg(figure, {}, "Distribution of minimal Feret diameters of fibers by group")
+
+
 def spread_points(values: Floats, width: float = 0.3) -> Floats:
     """Shift points of like value sideways so that each is seen.
 

@@ -208,6 +208,36 @@ def caption_scatter(row: Row) -> str:
     )
 
 
+def caption_sizes(sizes: pd.DataFrame) -> str:
+    """Write the caption of the distribution of fiber sizes.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        Fibers: group, area_um2, min_feret_um.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> caption_sizes(pd.DataFrame({"group": "a", "area_um2": [1000.0], "min_feret_um": [30.0]}))[-50:]
+    'a, 1 fiber: 30.0 µm (30.0 to 30.0), area 1000 µm².'
+    """
+    parts = []
+    for group, own in sizes.groupby(sizes["group"].map(format_text), sort=True):
+        low, middle, high = (format_number(own["min_feret_um"].quantile(q), 1) for q in (0.25, 0.5, 0.75))
+        fibers = "1 fiber" if len(own) == 1 else f"{format_count(len(own))} fibers"
+        name = "no group" if group == ABSENT else group
+        area = format_count(own["area_um2"].median())
+        parts.append(f"{name}, {fibers}: {middle} µm ({low} to {high}), area {area} µm²")
+    return (
+        "Minimal Feret diameter of the counted fibers of all sections, controls left out. Median (quartiles) "
+        f"and median cross-sectional area: {'; '.join(parts)}."
+    )
+
+
 def tabulate_patients(patients: pd.DataFrame) -> Table | None:
     """Tabulate patients, a column per marker; None if there are none."""
     if patients.empty:
