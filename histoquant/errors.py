@@ -60,6 +60,10 @@ class ResultsError(HistoquantError):
     """The run's folder cannot be used: not writable, locked, or holding reviewed work."""
 
 
+class EditError(HistoquantError):
+    """An edit does not fit what it edits, or a trail of edits is damaged."""
+
+
 class WorkerError(HistoquantError):
     """A worker process died; finished sections stay."""
 

@@ -29,8 +29,9 @@ ORDER = (
         "fibers",
     ),
     *("cells", "feret", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
+    *("edits",),
     # what shows, keeps and joins
-    *("pictures", "results", "prepare", "pipeline", "report", "publish", "batch"),
+    *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "batch"),
     *("bias", "synthetic", "validation", "cohort", "demo", "cli", "__main__"),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
