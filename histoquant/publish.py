@@ -9,6 +9,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -33,6 +34,7 @@ _JUDGED = ["status", "reason", "positive_cells"]
 _OBJECT_COLUMNS = (
     *("field", "kind", "x_um", "y_um", "area_um2", "min_feret_um", "fraction_in_field", "positive", "reason"),
 )
+_AGREEMENT_COLUMNS = ("marker", "level", "quantity", "measure", "n", "estimate", "ci_low", "ci_high")
 TABLES = {
     "fields": FIELD_COLUMNS,
     "sections": SECTION_COLUMNS,
@@ -222,10 +224,22 @@ def publish_report(path: Path) -> Path:
             rules=compare_rules(objects, fields),
             sizes=list_sizes(objects, sections),
             notes=(*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)),
+            validations=_read_validations(path),
         )
     )
     results.write_bytes(path / "report.html", page.encode())
     return path / "report.html"
+
+
+def _read_validations(path: Path) -> dict[str, pd.DataFrame]:
+    """agreement.csv of every comparison, by the link to its page."""
+    pages = sorted((path / "validation").glob("*/validation.html"))
+    return {
+        f"validation/{quote(page.parent.name)}/validation.html": results.read_table(
+            page.with_name("agreement.csv"), _AGREEMENT_COLUMNS
+        )
+        for page in pages
+    }
 
 
 def read_objects(

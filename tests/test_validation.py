@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -242,6 +243,8 @@ def test_counts_give_tables_and_a_page(measured: Path, rendered: pd.DataFrame, t
     }  # fmt: skip
     page = (folder / "validation.html").read_text(encoding="utf-8")
     assert "李 &lt;b&gt;" in page and "<svg" in page and "<b>" not in page.split("<main>")[1]
+    report = (measured / "report.html").read_text(encoding="utf-8")
+    assert quote(f"validation/{folder.name}/validation.html") in report and "李 &lt;b&gt;</a>" in report
     same = rendered["fibers"].to_numpy() - rendered["true_fibers"].to_numpy()
     agreement = pd.read_csv(folder / "agreement.csv", keep_default_na=False)
     row = agreement.query("marker == '' and level == 'field' and quantity == 'fibers' and measure == 'bias'")

@@ -17,8 +17,8 @@ def validate(folder: Path, truth: Path) -> int:
     """Compare a run with a person's counts, points or outlines, in the run's own fields.
 
     Writes fields.csv, sections.csv, agreement.csv, cells.csv (for points and outlines) and validation.html
-    to validation/NAME/ (the name of the truth) in the run's folder. Exit code 1: something of the truth was
-    not compared, or looks odd; it is said.
+    to validation/NAME/ (the name of the truth) in the run's folder; the run's report tells the result. Exit
+    code 1: something of the truth was not compared, or looks odd; it is said.
 
     Parameters
     ----------

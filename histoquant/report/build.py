@@ -53,6 +53,9 @@ class RunTables:
         Whose edits the tables include.
     notes : tuple of str
         Remarks shown below the results.
+    validations : mapping of str to DataFrame
+        agreement.csv of every comparison with another count, by the path of its page relative to this one,
+        as a link has it.
     """
 
     title: str
@@ -68,6 +71,7 @@ class RunTables:
     sizes: pd.DataFrame | None = None
     reviewer: str | None = None
     notes: tuple[str, ...] = ()
+    validations: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def build_report(run: RunTables) -> str:
@@ -127,6 +131,7 @@ def _results(run: RunTables) -> dict[str, Any]:
         "patients": views.tabulate_patients(run.patients),
         "sections": views.tabulate_sections(run.sections, run.fields, confidence),
         "sizes": _draw_sizes(run.sizes) if run.sizes is not None and len(run.sizes) else None,
+        "validations": views.tabulate_validations(run.validations, confidence),
         "rules": views.tabulate_rules(run.rules) if run.rules is not None else [],
         "confidence": f"{100 * confidence:g} %",
     }

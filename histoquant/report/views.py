@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 
@@ -361,3 +362,54 @@ def _tabulate_section_rules(rules: pd.DataFrame) -> Table:
     )
     columns = (Column("Section", False), *(Column(name.replace("_", " ")) for name in names))
     return make_table("Cells per fiber of each section by rule.", columns, rows)
+
+
+def tabulate_validations(validations: Mapping[str, pd.DataFrame], confidence: float) -> Table | None:
+    """Tabulate how the run agrees with other counts in its own fields; None if nobody has compared.
+
+    Parameters
+    ----------
+    validations : mapping of str to DataFrame
+        agreement.csv by the path of the page of its comparison.
+    confidence : float
+        Of limits and intervals.
+    """
+    ci = f"({100 * confidence:g} % CI)"
+    columns = (
+        Column("Compared with", False), Column("Quantity", False), Column("Sections"),
+        Column(f"Bias, % {ci}"), Column("Limits of agreement, %"), Column(f"ICC(2,1) {ci}"),
+    )  # fmt: skip
+    rows = [row for href, agreement in validations.items() for row in _list_agreement(href, agreement)]
+    if not rows:
+        return None
+    return make_table(
+        "This run against other counts in the same fields, by section.",
+        columns,
+        rows,
+        "Differences are run − other. This is measurement error; the intervals above are of sampling.",
+    )
+
+
+def _list_agreement(href: str, agreement: pd.DataFrame) -> Iterator[tuple[str | Cell, ...]]:
+    own = agreement[agreement["level"].eq("section")]
+    for (marker, quantity), rows in own.groupby(["marker", "quantity"], sort=False):
+        found = rows.set_index("measure")
+        bias, low, high = (found.loc[f"{part}_percent"] for part in ("bias", "limit_low", "limit_high"))
+        what = str(quantity).replace("cells_per_fiber", "cells per fiber").replace("_", " ")
+        yield (
+            Cell(unquote(unquote(href.split("/")[-2])), href),  # once for the link, once for the disk
+            what if is_absent(marker) else f"{marker}, {what}",
+            format_count(found["n"].max()),
+            _format_estimate(bias, 1),
+            format_interval(low["estimate"], high["estimate"], 1),
+            _format_estimate(found.loc["icc"], 3),
+        )
+
+
+def _format_estimate(row: Any, decimals: int) -> str:
+    text = format_number(row["estimate"], decimals)
+    return (
+        text
+        if is_absent(row["ci_low"])
+        else f"{text} ({format_interval(row['ci_low'], row['ci_high'], decimals)})"
+    )

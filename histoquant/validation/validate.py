@@ -11,7 +11,7 @@ import pandas as pd
 from histoquant.errors import ResultsError
 from histoquant.objects import select_countable
 from histoquant.protocol import MarkerSettings, Protocol
-from histoquant.publish import read_run
+from histoquant.publish import publish_report, read_run
 from histoquant.results import open_run, read_json, read_table, write_bytes, write_table
 from histoquant.study import encode_name
 from histoquant.synthetic.truth import TruthError
@@ -56,7 +56,7 @@ def validate_run(path: Path, truth_path: Path) -> Validation:
     """Compare a run with a person's counts, points or outlines, in the run's own fields.
 
     Written to `validation/<name of the truth>/` of the run's folder: fields.csv, sections.csv,
-    agreement.csv, for points and outlines cells.csv, and validation.html.
+    agreement.csv, for points and outlines cells.csv, and validation.html; the run's report tells of it.
 
     Parameters
     ----------
@@ -103,6 +103,7 @@ def validate_run(path: Path, truth_path: Path) -> Validation:
         for name, table in tables.items():
             write_table(folder / f"{name}.csv", _finish(table))
         write_bytes(folder / "validation.html", page.encode())
+        publish_report(path)
     return Validation(folder, agreement, notes)
 
 
