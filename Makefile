@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The plugin's tests open windows, on a display of their own where there is one to be had.
+DISPLAYED := $(if $(shell command -v xvfb-run 2>/dev/null),xvfb-run -a)
 
 .PHONY: demo test lint format bench bench-accuracy clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[test]'; \
+		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[test,napari]'; \
 	else \
-		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'; \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,napari]'; \
 	fi
 	@touch $@
 
@@ -18,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/histoquant demo --out histoquant-demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(DISPLAYED) $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

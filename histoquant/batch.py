@@ -273,10 +273,12 @@ def _key_section(section: Section, protocol: Protocol, seed: int, segmenter: str
     inputs: dict[str, str] = {}
     trouble = section.problem
     for path in [p for s in section.sources for p in (s.path, s.annotations) if p is not None]:
+        # Absolute, so that a program started elsewhere finds the slide again.
+        place = str(path.absolute())
         try:
-            inputs[str(path)] = fingerprint_file(path)
+            inputs[place] = fingerprint_file(path)
         except OSError as error:
-            inputs[str(path)] = "unreadable"
+            inputs[place] = "unreadable"
             trouble = trouble or f"{path}: cannot be read ({error.strerror}); check the path"
     # Where the files lie is no part of the key: a study may be moved.
     said = [[s.path.name, s.mpp, s.kind, s.annotations is not None] for s in section.sources]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,23 @@ class RunFolder:
     def section(self, folder: str) -> Path:
         """Folder of one section."""
         return self.path / "sections" / folder
+
+
+class StoredLabels(NamedTuple):
+    """A stored label map.
+
+    Attributes
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        0 is background.
+    x_um, y_um, mpp : float
+        Upper left corner and pixel size, um.
+    """
+
+    labels: npt.NDArray[np.int32]
+    x_um: float
+    y_um: float
+    mpp: float
 
 
 @contextmanager
@@ -205,6 +222,37 @@ def encode_labels(labels: npt.NDArray[np.int32], x_um: float, y_um: float, mpp: 
     file = io.BytesIO()
     tifffile.imwrite(file, labels.astype(np.int32), compression="zlib", description=about, metadata=None)
     return file.getvalue()
+
+
+def read_labels(path: Path) -> StoredLabels:
+    """Read a label map and where it lies.
+
+    Raises
+    ------
+    ResultsError
+        It is absent or damaged, or does not say where it lies.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            labels = file.pages[0].asarray().astype(np.int32)
+            about = json.loads(file.pages[0].description)
+        return StoredLabels(labels, *(float(about[key]) for key in ("origin_x_um", "origin_y_um", "mpp")))
+    except (OSError, ValueError, KeyError, TypeError, tifffile.TiffFileError) as error:
+        raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
+
+
+def read_objects(path: Path) -> pd.DataFrame:
+    """Read a section's object table.
+
+    Raises
+    ------
+    ResultsError
+        It is absent or damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
 
 
 def encode_objects(objects: pd.DataFrame) -> bytes:

@@ -102,6 +102,22 @@ def test_nothing_in_the_library_knows_a_window(path: Path) -> None:
     assert [name for name in names if "pyplot" in name] == []
 
 
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_plugin_is_bound_to_no_one_toolkit(path: Path) -> None:
+    names = {name.split(".")[0] for name in list_imports(parse(path))}
+    assert names & {name for name in GRAPHICAL if name.startswith("Py")} == set()
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_plugin_uses_what_the_library_makes_public(path: Path) -> None:
+    private = [
+        name
+        for name in list_imports(parse(path))
+        if name.startswith(("histoquant", "napari")) and re.search(r"\._(?!_)", name)
+    ]
+    assert private == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_modules_import_upstream_only(path: Path) -> None:
     name = name_module(path)

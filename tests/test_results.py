@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from histoquant import results
 from histoquant.errors import ResultsError, StorageError
 from histoquant.results import (
     RunFolder,
@@ -402,3 +403,23 @@ def test_lists_the_reviewers(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a b.jsonl", "notes.txt"):
         write_bytes(tmp_path / "edits" / name, b"")
     assert list_reviewers(tmp_path) == ("a b", "b")
+
+
+def test_labels_come_back_from_where_they_were(tmp_path: Path) -> None:
+    labels = np.arange(12, dtype=np.int32).reshape(3, 4)
+    results.write_bytes(tmp_path / "1_fibers.tif", results.encode_labels(labels, 10.25, -3.5, 0.5))
+    stored = results.read_labels(tmp_path / "1_fibers.tif")
+    np.testing.assert_array_equal(stored.labels, labels)
+    assert stored[1:] == (10.25, -3.5, 0.5)
+
+
+def test_torn_labels_and_objects_are_refused(tmp_path: Path) -> None:
+    for read in (results.read_labels, results.read_objects):
+        with pytest.raises(ResultsError, match="cannot be read"):
+            read(tmp_path / "absent")
+        (tmp_path / "torn").write_bytes(b"torn")
+        with pytest.raises(ResultsError, match="cannot be read"):
+            read(tmp_path / "torn")
+    tifffile.imwrite(tmp_path / "placeless.tif", np.zeros((2, 2), np.int32))
+    with pytest.raises(ResultsError, match="cannot be read"):
+        results.read_labels(tmp_path / "placeless.tif")

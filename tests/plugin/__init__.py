@@ -1,0 +1,1 @@
+"""Tests of the napari plugin; they need a display: xvfb-run -a."""
