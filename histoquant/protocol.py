@@ -141,6 +141,8 @@ class StatisticsSettings(Settings):
     """Bootstrap draws and permutations."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of intervals."""
+    positive_patient_cells: Annotated[int, Field(ge=1)] = 1
+    """Least number of positive cells over all fields of a marker for a patient to be called positive."""
 
 
 SHIPPED_MARKERS = {

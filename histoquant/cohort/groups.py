@@ -143,7 +143,7 @@ def compare_counts(counts: npt.ArrayLike, rng: np.random.Generator, confidence: 
     row["p"] = float(test.pvalue)
     if test.expected_freq.min() < _SMALL:
         row |= _test_exactly(used, rng)
-        notes.append(f"expected counts below {_SMALL}: take Fisher's p")
+        notes.append(f"expected counts below {_SMALL}: take the exact P")
     if table.shape[0] == 2 and used.shape == (2, 2):
         row |= _subtract_shares(used, confidence)
     else:

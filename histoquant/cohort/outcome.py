@@ -15,7 +15,7 @@ Our reading of Zhao et al. 2020 (doi 10.1186/s13023-020-01431-7), where it is si
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,11 @@ class OutcomeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    judged_day: float = Field(365.0, gt=0)
+    judged_day: Annotated[float, Field(gt=0)] = 365.0
     """Day of treatment at which the mRS decides."""
-    window_days: float = Field(90.0, ge=0)
+    window_days: Annotated[float, Field(ge=0)] = 90.0
     """How far from it a visit may lie."""
-    relapse_ck_limits: float = Field(3.0, gt=0)
+    relapse_ck_limits: Annotated[float, Field(gt=0)] = 3.0
     """Creatine kinase of a relapse, in upper reference limits; it must be above."""
     empty_is_no: bool = False
     """An empty weakness_worse or other_cause means no."""
@@ -178,7 +178,7 @@ def find_relapse(
             return True, visit["day"], []
         if relapse is None:
             missing = ", ".join(name for name, value in criteria.items() if value is None)
-            gaps.append(f"relapse on day {visit['day']:g}: not known: {missing}")
+            gaps.append(f"relapse on day {visit['day']:.0f}: not known: {missing}")
         found.append(relapse)
         above = _above(visit["ck"], baseline)
         fell = _or([fell, None if above is None else not above])
@@ -226,14 +226,14 @@ def _explain_gap(
     if chosen is None:
         nearest = min(distances, key=lambda day: distances[day])
         span = f"{settings.window_days:g} days of day {settings.judged_day:g}"
-        return [f"no visit within {span}, the nearest is on day {nearest:g}"]
+        return [f"no visit within {span}, the nearest is on day {nearest:.0f}"]
     near = [
-        f"{one['mrs']} on day {one['day']:g}"
+        f"{one['mrs']} on day {one['day']:.0f}"
         for one in visits
         if one["mrs"] is not None and distances[one["day"]] <= settings.window_days
     ]
     others = f", but mRS {', '.join(near)}" if near else ""
-    return [f"no mRS at the visit of 12 months (day {chosen['day']:g}){others}"]
+    return [f"no mRS at the visit of 12 months (day {chosen['day']:.0f}){others}"]
 
 
 def _tell(outcome: str, rule: str, **values: Any) -> dict[str, Any]:
