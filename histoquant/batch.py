@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
-import cv2
 import pandas as pd
 
 from histoquant import __version__, results
 from histoquant.errors import HistoquantError, ResultsError, StudyError, WorkerError
+from histoquant.executors import attempt
 from histoquant.fibers import identify_segmenter
 from histoquant.pipeline import FieldTask, Measured, Prepared, describe_field, measure_field, prepare_section
 from histoquant.protocol import MarkerSettings, Protocol, hash_measurement
@@ -88,28 +84,6 @@ class _Job:
     rows: list[dict[str, Any]] = field(default_factory=list)
     objects: dict[int, pd.DataFrame] = field(default_factory=dict)
     features: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-
-
-class SerialExecutor(Executor):
-    """An executor that does the work at once, in this process."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Do the work and hold its result or its error."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def make_executor(workers: int) -> Executor:
-    """Make the executor for a number of workers: 1 works in this process, more in processes."""
-    if workers == 1:
-        _calm_threads()
-        return SerialExecutor()
-    # Spawned, since forking a process that draws a progress bar from a thread can hang.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_calm_threads)
 
 
 def check_request(study: Study, protocol: Protocol, only: Sequence[str] = ()) -> None:
@@ -215,7 +189,7 @@ def measure_sections(
     StorageError
         The disk is full or the folder is lost; finished sections stay.
     WorkerError
-        A worker died; finished sections stay.
+        The executor broke; finished sections stay.
     """
     try:
         _measure_all(deque(works), folder, protocol, seed, executor, progress, in_flight)
@@ -245,14 +219,20 @@ def _measure_all(
         while waiting and jobs < in_flight:
             job = _Job(waiting.popleft(), time.monotonic())
             jobs += 1
-            under_way[executor.submit(prepare_section, job.work.section, protocol, seed)] = (job, None)
+            section = job.work.section
+            # A file that is known to be absent is not waited for.
+            path = None if job.work.trouble or not section.sources else section.sources[0].path
+            under_way[executor.submit(attempt, prepare_section, path, section, protocol, seed)] = (job, None)
         done, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in done:
             job, task = under_way.pop(future)
             if task is None:
                 marker = protocol.markers.get(job.work.section.marker, MarkerSettings())
                 for new in _accept_prepared(future, job, protocol):
-                    under_way[executor.submit(measure_field, new, marker, protocol)] = (job, new)
+                    under_way[executor.submit(attempt, measure_field, new.path, new, marker, protocol)] = (
+                        job,
+                        new,
+                    )
             else:
                 _accept_field(future, job, task)
             if job.left == 0:
@@ -260,13 +240,6 @@ def _measure_all(
                 jobs -= 1
                 finished += 1
                 progress(finished, total)
-
-
-def _calm_threads() -> None:
-    """One thread per worker: workers share the cores, and sums do not depend on the thread count."""
-    cv2.setNumThreads(1)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
 
 
 def _key_section(section: Section, protocol: Protocol, seed: int, segmenter: str) -> Work:
@@ -325,15 +298,13 @@ def _accept_field(future: Future[Any], job: _Job, task: FieldTask) -> None:
 
 
 def _take(future: Future[Any]) -> Any:
-    """The result of a task; whatever went wrong in it becomes its reason, so that others go on."""
+    """The result of a task; whatever went wrong on its way becomes its reason, so that others go on."""
     try:
         return future.result()
     except (HistoquantError, BrokenExecutor):
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}, line {last.lineno}"
-        raise HistoquantError(f"unexpected {type(error).__name__}: {error} ({place})") from error
+        raise HistoquantError(f"unexpected {type(error).__name__}: {error}") from error
 
 
 def _store_section(job: _Job, folder: RunFolder, protocol: Protocol, seed: int) -> None:

@@ -31,7 +31,7 @@ ORDER = (
     *("cells", "feret", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
     *("edits",),
     # what shows, keeps and joins
-    *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "batch"),
+    *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
     *("bias", "synthetic", "validation", "cohort", "demo", "cli", "__main__"),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from histoquant import batch, results
-from histoquant.batch import SerialExecutor, check_request, make_executor, measure_sections, plan_work
+from histoquant.batch import check_request, measure_sections, plan_work
 from histoquant.errors import (
     HistoquantError,
     ProtocolError,
@@ -18,6 +18,7 @@ from histoquant.errors import (
     StudyError,
     WorkerError,
 )
+from histoquant.executors import SerialExecutor
 from histoquant.protocol import Protocol
 from histoquant.results import RunFolder
 from histoquant.study import Section, Source, Study
@@ -35,19 +36,6 @@ def make_study(folder: Path, *names: str) -> Study:
 def store(folder: RunFolder, section: Section, key: str, status: str = "measured", field: str = "ok") -> None:
     record = {"key": key, "status": status, "reason": "", "fields_asked": 1, "fields": [{"status": field}]}
     results.write_section(folder.section(section.folder), {}, record)
-
-
-def test_serial_executor_holds_results_and_errors() -> None:
-    with SerialExecutor() as executor:
-        assert executor.submit(divmod, 7, 2).result() == (3, 1)
-        assert isinstance(executor.submit(divmod, 7, 0).exception(), ZeroDivisionError)
-
-
-def test_two_workers_are_processes() -> None:
-    import os
-
-    with make_executor(2) as executor:
-        assert executor.submit(os.getpid).result() != os.getpid()
 
 
 def test_a_dead_worker_says_what_to_do(tmp_path: Path) -> None:

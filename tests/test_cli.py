@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -203,6 +204,40 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(small_study: Path
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130 and "run again to go on" in stderr and "Traceback" not in stderr
     assert call("report", out).returncode == 2, "a run that has not finished has no report"
+
+
+def list_children(pid: int) -> list[int]:
+    """Worker processes of a process."""
+    found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(child) for part in found for child in part]
+    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="workers are found by /proc")
+def test_killed_workers_change_no_byte(small_study: Path, measured: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["run", small_study / "STUDY.csv", "--out", out, "--protocol", small_study / "PROTOCOL.toml"]
+    command = [sys.executable, "-m", "histoquant", *map(str, words), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    killed: set[int] = set()
+    while process.poll() is None and len(killed) < 4:
+        # Each once, so that no task loses all its attempts.
+        with suppress(OSError):
+            for child in sorted(set(list_children(process.pid)) - killed)[:1]:
+                time.sleep(0.2 if len(killed) < 2 else 1.5)
+                os.kill(child, signal.SIGKILL)
+                killed.add(child)
+        time.sleep(0.05)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert len(killed) >= 2
+    assert read_tables(out) == read_tables(measured)
+
+
+def test_fields_that_take_too_long_fail_with_that_reason(small_study: Path, tmp_path: Path) -> None:
+    done = run(small_study, tmp_path / "out", "STUDY.csv", "--only", "P01-CD19", "--timeout", 0.01)
+    assert done.returncode == 1 and "P01-CD19: failed: took longer than 0.01 s" in done.stderr
+    assert run(small_study, tmp_path / "out", "STUDY.csv", "--timeout", 0).returncode == 2
 
 
 def test_room_for_few_fields_is_incomplete(small_study: Path, tmp_path: Path) -> None:

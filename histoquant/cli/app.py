@@ -96,6 +96,19 @@ def choose_workers(asked: int | None) -> int:
     return asked or os.cpu_count() or 1
 
 
+def check_timeout(seconds: float) -> float:
+    """Return a time limit in seconds.
+
+    Raises
+    ------
+    HistoquantError
+        It is not above 0, or longer than eleven days.
+    """
+    if not 0 < seconds <= 1e6:
+        raise HistoquantError(f"{seconds:g} s is no time limit", "--timeout", "give seconds, 1000000 at most")
+    return seconds
+
+
 def complain(text: str) -> None:
     """Print a line to stderr."""
     print(f"histoquant: {text}", file=sys.stderr)

@@ -14,6 +14,7 @@ from histoquant.cli.app import (
     Flag,
     app,
     check_seed,
+    check_timeout,
     choose_workers,
     complain,
     override_fields,
@@ -34,6 +35,7 @@ def run(
     seed: int = 0,
     fields: int | None = None,
     workers: int | None = None,
+    timeout: float = 1800.0,
     fresh: Annotated[bool, Flag] = False,
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     quiet: Annotated[bool, Flag] = False,
@@ -57,6 +59,9 @@ def run(
         Fields per section, instead of the protocol's.
     workers
         Worker processes; as many as there are cores if not given.
+    timeout
+        Longest time in seconds for one field, or for opening a section and drawing its fields; what takes
+        longer fails, and the run goes on.
     fresh
         Move an older result aside first.
     only
@@ -67,7 +72,8 @@ def run(
     from histoquant.protocol import load_protocol
 
     settings = override_fields(load_protocol(protocol), fields)
-    return _run(study, out, settings, check_seed(seed), workers, fresh, tuple(only or ()), quiet)
+    how = (choose_workers(workers), check_timeout(timeout))
+    return _run(study, out, settings, check_seed(seed), how, fresh, tuple(only or ()), quiet)
 
 
 @app.command
@@ -158,12 +164,16 @@ def demo(
         No progress, errors only.
     """
     from histoquant.demo import FIELDS, describe_demo, make_demo
+    from histoquant.executors import TIMEOUT_S
     from histoquant.protocol import load_protocol
 
+    processes = choose_workers(workers)
     with show_progress("rendering", quiet) as note:
-        table = make_demo(out / "study", choose_workers(workers), note)
+        table = make_demo(out / "study", processes, note)
     settings = override_fields(load_protocol(None), FIELDS)
-    code = _run(table, out / "results", settings, 0, workers, fresh=False, only=(), quiet=quiet)
+    code = _run(
+        table, out / "results", settings, 0, (processes, TIMEOUT_S), fresh=False, only=(), quiet=quiet
+    )
     print(describe_demo(out / "study", out / "results"))
     return code
 
@@ -211,18 +221,19 @@ def _run(
     out: Path,
     settings: Protocol,
     seed: int,
-    workers: int | None,
+    how: tuple[int, float],
     fresh: bool,
     only: tuple[str, ...],
     quiet: bool,
 ) -> int:
     """Read the study, measure what is not stored, publish; the exit code says how it went."""
-    from histoquant.batch import check_request, make_executor, measure_sections, plan_work
+    from histoquant.batch import check_request, measure_sections, plan_work
+    from histoquant.executors import make_executor
     from histoquant.publish import publish_report, publish_tables, write_run
     from histoquant.results import list_orphans, open_run
     from histoquant.study import read_study
 
-    processes = choose_workers(workers)
+    processes, timeout_s = how
     study = read_study(table, settings.markers)
     check_request(study, settings, only)
     with open_run(out, fresh) as folder:
@@ -245,7 +256,7 @@ def _run(
         write_run(out, study, settings, seed, (started, None), plan.unavailable, waiting)
         tasks = len(waiting) * settings.fields.count
         with (
-            make_executor(max(1, min(processes, tasks))) as executor,
+            make_executor(max(1, min(processes, tasks)), timeout_s) as executor,
             show_progress("measuring", quiet or not waiting) as note,
         ):
             measure_sections(plan.works, folder, settings, seed, executor, note, processes + 1)
