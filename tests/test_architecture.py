@@ -32,7 +32,7 @@ ORDER = (
     *("edits",),
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
-    *("bias", "synthetic", "validation", "cohort", "demo", "cli", "__main__"),
+    *("bias", "synthetic", "validation", "cohort", "mri", "demo", "cli", "__main__"),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}

@@ -67,11 +67,11 @@ def read_visits(path: Path, starts: Mapping[str, date]) -> pd.DataFrame:
         The table is missing or unreadable, lacks a column, or a cell is not what its column holds.
     """
     _, _, rows = read_rows(path, "table of visits", _REQUIRED, _WHEN)
-    names = _read_names(rows, path)
+    names = read_names(rows, path)
     table = pd.DataFrame(
         {
             "patient": names,
-            "day": _read_days(rows, names, starts, path),
+            "day": read_days(rows, names, starts, path),
             **{
                 name: pd.Series(read_column(rows, name, parse_number, path), dtype=float)
                 for name in ("mrs", "ck", "ck_limit")
@@ -104,7 +104,7 @@ def read_patients(path: Path) -> Patients:
         As for `read_visits`, or a patient has two rows.
     """
     _, _, rows = read_rows(path, "table of patients", ("patient",), _ABOUT[1:])
-    names = _read_names(rows, path)
+    names = read_names(rows, path)
     seen: dict[str, int] = {}
     for (line, _), name in zip(rows, names, strict=True):
         if name in seen:
@@ -131,7 +131,8 @@ def read_patients(path: Path) -> Patients:
     )
 
 
-def _read_names(rows: list[Line], path: Path) -> list[str]:
+def read_names(rows: list[Line], path: Path) -> list[str]:
+    """Read the column patient, which every row must have."""
     if not rows:
         raise StudyError("has no rows", path, "give a row below the header")
     for line, cells in rows:
@@ -140,7 +141,8 @@ def _read_names(rows: list[Line], path: Path) -> list[str]:
     return [cells["patient"] for _, cells in rows]
 
 
-def _read_days(rows: list[Line], names: list[str], starts: Mapping[str, date], path: Path) -> list[float]:
+def read_days(rows: list[Line], names: list[str], starts: Mapping[str, date], path: Path) -> list[float]:
+    """Read the column month or date as days; dates count from the start of treatment or the first visit."""
     given = [name for name in _WHEN if name in rows[0][1]]
     if len(given) != 1:
         problem = "has both month and date" if given else "has no column month or date"
