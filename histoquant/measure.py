@@ -166,6 +166,28 @@ def measure_cells(
     return table
 
 
+def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSettings) -> pd.DataFrame:
+    """Say where each cell sits; no stain is needed.
+
+    Parameters
+    ----------
+    labels, fibers : ndarray of int32, shape (rows, columns)
+        Cells and fibers; 0 is background.
+    mpp : float
+        Pixel size, um/px.
+    settings : CellSettings
+        Sizes in um.
+
+    Returns
+    -------
+    DataFrame
+        `place` and `fiber` of `measure_cells`, one row per label (index `label`, ascending).
+    """
+    pixels = _list_pixels(labels)
+    place, fiber = _locate_cells(pixels, fibers, mpp, settings)
+    return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(pixels.labels, name="label"))
+
+
 def _list_pixels(labels: Labels) -> _Pixels:
     rows, columns = np.nonzero(labels)
     counts = np.bincount(labels[rows, columns])

@@ -16,11 +16,9 @@ from histoquant.counts import count_field
 from histoquant.fibers import cross_check_fibers, get_segmenter
 from histoquant.geometry import Field
 from histoquant.objects import find_inside, list_objects, outline_objects
-from histoquant.prepare import FieldTask, Prepared, prepare_section
+from histoquant.prepare import FieldTask, Prepared, prepare_section, read_field
 from histoquant.protocol import MarkerSettings, Protocol
 from histoquant.results import encode_labels
-from histoquant.slide import open_slide
-from histoquant.stains import correct_spill, separate_stains
 
 __all__ = ["FieldTask", "Measured", "Prepared", "describe_field", "measure_field", "prepare_section"]
 
@@ -68,17 +66,8 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
     HistoquantError
         The region cannot be read or segmented; this field fails, others go on.
     """
-    field, margin_um = task.field, protocol.fields.margin_um
-    with open_slide(task.path, task.mpp, task.kind) as slide:
-        patch = slide.read(
-            field.left_um - margin_um,
-            field.top_um - margin_um,
-            field.width_um + 2 * margin_um,
-            field.height_um + 2 * margin_um,
-        )
-    stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
-    if marker.compartment != "nucleus":
-        stains = correct_spill(stains)
+    field = task.field
+    patch, stains = read_field(task, marker, protocol)
     fibers = get_segmenter(protocol.fibers)(stains)
     cells = find_cells(stains, protocol.cells, marker.compartment)
     inside = find_inside(field, task.annotations, stains)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,16 @@ from histoquant.annotations import Annotations, rasterize_area, read_annotations
 from histoquant.errors import HistoquantError
 from histoquant.fields import draw_fields, frame_image, measure_tissue, spawn_generator
 from histoquant.geometry import Field, Patch
-from histoquant.protocol import Protocol, StainSettings, Vector
+from histoquant.protocol import MarkerSettings, Protocol, StainSettings, Vector
 from histoquant.slide import Slide, list_field_images, open_slide, require_mpp
-from histoquant.stains import DEFAULT_VECTORS, estimate_vectors, estimate_white
+from histoquant.stains import (
+    DEFAULT_VECTORS,
+    Stains,
+    correct_spill,
+    estimate_vectors,
+    estimate_white,
+    separate_stains,
+)
 from histoquant.study import Kind, Section, Source
 from histoquant.tissue import find_tissue
 
@@ -97,6 +104,100 @@ def prepare_section(section: Section, protocol: Protocol, seed: int) -> Prepared
             if slide.kind == "slide":
                 return _prepare_slide(slide, section.id, images[0], protocol, seed)
     return _prepare_images(images, section.id, protocol, seed)
+
+
+def restore_task(
+    section: Section, receipt: Mapping[str, Any], row: Mapping[str, Any], protocol: Protocol
+) -> FieldTask:
+    """Make the task of a field again, from what a run has stored; nothing is drawn or estimated.
+
+    Parameters
+    ----------
+    section : Section
+        Of the study.
+    receipt : mapping
+        Its receipt.json.
+    row : mapping
+        The field's row in measured.json.
+    protocol : Protocol
+        Of the run.
+
+    Returns
+    -------
+    FieldTask
+
+    Raises
+    ------
+    HistoquantError
+        The section's image or annotations are gone, or the receipt is damaged.
+    """
+    place = [float(row[name]) for name in ("center_x_um", "center_y_um", "width_um", "height_um")]
+    field = Field(int(row["field"]), row["shape"], *place)
+    try:
+        if receipt.get("drawn", True):
+            source, how, mpp = section.sources[0], receipt["stains"], float(receipt["mpp"])
+        else:
+            images = [image for source in section.sources for image in _expand(source)]
+            source = images[field.number - 1]
+            (entry,) = (entry for entry in receipt["images"] if entry["number"] == field.number)
+            how, mpp = entry["stains"], float(entry["mpp"])
+        white = _make_vector(how["white"])
+        vectors = (_make_vector(how["vectors"][0]), _make_vector(how["vectors"][1]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise HistoquantError(
+            f"the receipt does not fit field {field.number} ({error!r})", section.id, "run it again"
+        ) from error
+    kind: Kind = "slide" if receipt.get("drawn", True) else "field"
+    origin = (0, 0)
+    if protocol.geojson_from_bounds and kind == "slide":
+        with open_slide(source.path, source.mpp, source.kind) as slide:
+            origin = slide.bounds_px
+    annotations = Annotations(None, None, ())
+    if source.annotations is not None:
+        annotations = read_annotations(source.annotations, mpp, origin)
+    share = float(row["tissue_fraction"])
+    return FieldTask(source.path, mpp, kind, field, white, vectors, annotations, share, origin)
+
+
+def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> tuple[Patch, Stains]:
+    """Read a field with its margin and separate its stains.
+
+    Parameters
+    ----------
+    task : FieldTask
+        The field and its slide.
+    marker : MarkerSettings
+        Its compartment says whether spill is taken off.
+    protocol : Protocol
+        Settings.
+
+    Returns
+    -------
+    patch : Patch
+        Pixels as they are on the slide.
+    stains : Stains
+        At the working resolution.
+
+    Raises
+    ------
+    SlideError
+        The region cannot be read.
+    """
+    field, margin_um = task.field, protocol.fields.margin_um
+    with open_slide(task.path, task.mpp, task.kind) as slide:
+        patch = slide.read(
+            field.left_um - margin_um,
+            field.top_um - margin_um,
+            field.width_um + 2 * margin_um,
+            field.height_um + 2 * margin_um,
+        )
+    stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
+    return patch, stains if marker.compartment == "nucleus" else correct_spill(stains)
+
+
+def _make_vector(values: Sequence[Any]) -> Vector:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def choose_stains(

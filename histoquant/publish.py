@@ -154,7 +154,11 @@ def write_run(
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds") if finished else None,
         "seed": seed,
-        "study": {"path": str(study.path), "encoding": study.encoding, "delimiter": study.delimiter},
+        "study": {
+            "path": str(study.path.resolve()),
+            "encoding": study.encoding,
+            "delimiter": study.delimiter,
+        },
         "segmenter": segmenter,
         "protocol": protocol.model_dump(mode="json"),
         "protocol_hash": hash_protocol(protocol),
@@ -183,8 +187,15 @@ def read_run(path: Path) -> tuple[dict[str, Any], Protocol]:
     return run, validate_protocol(run["protocol"], path / "run.json")
 
 
-def publish_report(path: Path) -> Path:
+def publish_report(path: Path, reviewer: str | None = None) -> Path:
     """Write report.html from the stored tables and pictures.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    reviewer : str or None, optional
+        Report the tables with this reviewer's edits, which must be there, beside them.
 
     Returns
     -------
@@ -197,7 +208,8 @@ def publish_report(path: Path) -> Path:
         A table is absent or damaged.
     """
     run, protocol = read_run(path)
-    tables = {name: results.read_table(path / f"{name}.csv", columns) for name, columns in TABLES.items()}
+    folder = path if reviewer is None else results.locate_review(path, reviewer)
+    tables = {name: results.read_table(folder / f"{name}.csv", columns) for name, columns in TABLES.items()}
     fields, sections = tables["fields"], tables["sections"]
     places = {
         (name, int(number)): f"sections/{encode_name(name)}/overlays/{int(number)}"
@@ -209,7 +221,11 @@ def publish_report(path: Path) -> Path:
         for name in sections["section"]
         if (file := path / "sections" / encode_name(name) / "overview.webp").is_file()
     }
-    objects = read_objects(path, fields, sections, protocol)
+    objects = read_objects(path, fields, sections, protocol, reviewer)
+    notes = [*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)]
+    up = "" if reviewer is None else "../../"
+    if reviewer is not None:
+        notes.append("Pictures show the objects as the program found them, before the edits.")
     page = build_report(
         RunTables(
             title=f"histoquant: {Path(run['study']['path']).name}",
@@ -220,15 +236,16 @@ def publish_report(path: Path) -> Path:
             statistics=tables["statistics"],
             overviews=overviews,
             thumbnails={key: (path / f"{place}_small.webp").read_bytes() for key, place in places.items()},
-            links={key: f"{place}.jpg" for key, place in places.items()},
+            links={key: f"{up}{place}.jpg" for key, place in places.items()},
             rules=compare_rules(objects, fields),
             sizes=list_sizes(objects, sections),
-            notes=(*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)),
-            validations=_read_validations(path),
+            validations=_read_validations(path) if reviewer is None else {},
+            reviewer=reviewer,
+            notes=tuple(notes),
         )
     )
-    results.write_bytes(path / "report.html", page.encode())
-    return path / "report.html"
+    results.write_bytes(folder / "report.html", page.encode())
+    return folder / "report.html"
 
 
 def _read_validations(path: Path) -> dict[str, pd.DataFrame]:
@@ -243,7 +260,11 @@ def _read_validations(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def read_objects(
-    path: Path, fields: pd.DataFrame, sections: pd.DataFrame, protocol: Protocol
+    path: Path,
+    fields: pd.DataFrame,
+    sections: pd.DataFrame,
+    protocol: Protocol,
+    reviewer: str | None = None,
 ) -> pd.DataFrame:
     """Read the objects of all fields with status `ok` of sections that are no controls.
 
@@ -255,6 +276,8 @@ def read_objects(
         fields.csv and sections.csv.
     protocol : Protocol
         Says per marker whether cells without a nucleus count.
+    reviewer : str or None, optional
+        Take the objects with this reviewer's edits, where there are any.
 
     Returns
     -------
@@ -266,7 +289,10 @@ def read_objects(
     own = sections[sections["control"].eq("") & sections["status"].isin(["ok", "incomplete"])]
     for name, marker in zip(own["section"], own["marker"], strict=True):
         used = fields.loc[fields["section"].eq(name) & fields["status"].eq("ok"), "field"]
-        file = path / "sections" / encode_name(name) / "objects.parquet"
+        place = f"sections/{encode_name(name)}/objects.parquet"
+        file = path / place
+        if reviewer is not None and (results.locate_review(path, reviewer) / place).is_file():
+            file = results.locate_review(path, reviewer) / place
         try:
             table = pd.read_parquet(file, columns=[*_OBJECT_COLUMNS, "nucleus"])
         except (OSError, ValueError):

@@ -21,6 +21,7 @@ import tifffile
 from filelock import FileLock, Timeout
 
 from histoquant.errors import ResultsError, StorageError
+from histoquant.study import encode_name
 
 RECORD = "measured.json"
 EDITS = "edits"
@@ -321,6 +322,11 @@ def _replace_contents(folder: Path, aside: Path) -> None:
 def list_reviewers(folder: Path) -> tuple[str, ...]:
     """Reviewers who have edited a section."""
     return tuple(sorted(path.stem for path in (folder / EDITS).glob("*.jsonl")))
+
+
+def locate_review(path: Path, reviewer: str) -> Path:
+    """Folder of a run's tables with a reviewer's edits."""
+    return path / "reviewed" / encode_name(reviewer)
 
 
 def list_orphans(folder: RunFolder, known: Collection[str]) -> tuple[str, ...]:

@@ -29,10 +29,11 @@ ORDER = (
         "fibers",
     ),
     *("cells", "feret", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
-    *("edits",),
+    *("edits", "revise", "review"),
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
-    *("bias", "synthetic", "validation", "cohort", "mri", "demo", "cli", "__main__"),
+    *("reviewed",),
+    *("bias", "synthetic", "validation", "reading", "readers", "cohort", "mri", "demo", "cli", "__main__"),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}

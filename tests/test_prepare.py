@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 from histoquant.errors import HistoquantError
-from histoquant.prepare import choose_stains, prepare_section
+from histoquant.prepare import choose_stains, prepare_section, restore_task
 from histoquant.protocol import Protocol, StainSettings, load_protocol
+from histoquant.results import encode_json
 from histoquant.stains import DEFAULT_VECTORS
 from histoquant.study import Section, Source
 
@@ -62,3 +65,34 @@ def test_an_image_that_fails_leaves_the_others(small_study: Path, tmp_path: Path
     assert "whole slide among field images" in mixed.failed[0]["reason"]
     with pytest.raises(HistoquantError, match=r"2\.png"):
         prepare_section(make_section(Source(tmp_path / "2.png", 2, 0.5)), Protocol(), 0)
+
+
+def test_tasks_come_back_from_what_is_stored(small_study: Path, tmp_path: Path) -> None:
+    box = [[[0, 0], [1500, 0], [1500, 900], [0, 900], [0, 0]]]
+    areas = tmp_path / "areas.geojson"
+    areas.write_text(json.dumps({"type": "Polygon", "coordinates": box}))
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "0.png").write_bytes(b"no image")
+    for name in ("1.png", "2.png"):
+        cv2.imwrite(str(images / name), np.full((400, 500, 3), 200, np.uint8))
+    protocol = load_protocol(small_study / "PROTOCOL.toml")
+    for section in (
+        make_section(Source(small_study / "slides" / "P01-CD19.svs", 2, annotations=areas)),
+        make_section(Source(images, 2, 0.5)),
+    ):
+        prepared = prepare_section(section, protocol, 0)
+        assert len(prepared.tasks) == 2
+        receipt = json.loads(encode_json(prepared.receipt))
+        for task in prepared.tasks:
+            row = {**asdict(task.field), "field": task.field.number, "tissue_fraction": task.tissue_fraction}
+            assert restore_task(section, receipt, row, protocol) == task
+    bounds = protocol.model_copy(update={"geojson_from_bounds": True})
+    section = make_section(Source(small_study / "slides" / "P01-CD19.svs", 2))
+    prepared = prepare_section(section, bounds, 0)
+    row = {**asdict(prepared.tasks[0].field), "field": 1, "tissue_fraction": 1.0}
+    task = restore_task(section, json.loads(encode_json(prepared.receipt)), row, bounds)
+    assert task.geojson_origin_px == prepared.tasks[0].geojson_origin_px
+    for receipt in ({}, {"drawn": False, "images": []}):
+        with pytest.raises(HistoquantError, match="the receipt does not fit field 1"):
+            restore_task(section, receipt, row, protocol)
