@@ -31,9 +31,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Slow: accuracy of fibers, cells and whole runs, written to docs/accuracy.md. Photographs need MODELS=DIR.
+# Slow: accuracy of fibers, cells and whole runs, written to docs/accuracy.md.
 bench-accuracy: $(STAMP)
-	$(BIN)/python benchmarks/accuracy.py $(if $(MODELS),--models $(MODELS))
+	$(BIN)/python benchmarks/accuracy.py
 
 bench: bench-accuracy
 

@@ -1,7 +1,7 @@
-"""All accuracy in one page: `python benchmarks/accuracy.py --models DIR` writes docs/accuracy.md.
+"""All accuracy in one page: `python benchmarks/accuracy.py` writes docs/accuracy.md.
 
-DIR holds without01.onnx and without02.onnx, the networks that left one photograph out. Without DIR or
-without ../shared only what the package renders is judged, and the page says so.
+Photographs are read from ../shared and judged by the networks that left them out, without01.onnx and
+without02.onnx in benchmarks/models; without ../shared only what the package renders is judged.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ matplotlib.use("svg")
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+MODELS = Path(__file__).parent / "models"
 PHOTOGRAPHS = ("01", "02")
 SHARES = ("fibers, error", "positive cells, error", "ratio, error")
 
@@ -162,6 +163,9 @@ def write_page(args: argparse.Namespace) -> str:
     text = (Path(__file__).parent / "accuracy_page.md").read_text(encoding="utf-8")
     return text.format(
         seed=args.seed,
+        number=args.number,
+        plain=args.plain,
+        hard=args.hard,
         models=name_models(models),
         fibers=format_table(fibers),
         cells=format_table(cells),
@@ -175,7 +179,9 @@ def write_page(args: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with without01.onnx and without02.onnx")
+    parser.add_argument(
+        "--models", type=Path, default=MODELS, help="folder with without01.onnx and without02.onnx"
+    )
     parser.add_argument("--seed", type=int, default=8_000, help="of rendered and restained images")
     parser.add_argument("--number", type=int, default=4, help="images per kind of cell benchmark")
     parser.add_argument("--plain", type=int, default=20, help="restained sections measured as runs")

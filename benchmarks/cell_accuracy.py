@@ -299,7 +299,12 @@ def list_cases(name: str, models: Path | None, seed: int, number: int, faults: b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, help="folder with without01.onnx and without02.onnx")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path(__file__).parent / "models",
+        help="folder with without01.onnx and without02.onnx",
+    )
     parser.add_argument("--seed", type=int, default=8_000, help="of rendered sections")
     parser.add_argument("--number", type=int, default=4, help="images per kind")
     parser.add_argument("--faults", action="store_true", help="disturb the plain images")

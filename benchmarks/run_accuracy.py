@@ -140,7 +140,12 @@ def _describe_kinds(table: pd.DataFrame, kinds: dict[str, pd.Series]) -> Iterato
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with without01.onnx and without02.onnx")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path(__file__).parent / "models",
+        help="folder with without01.onnx and without02.onnx",
+    )
     parser.add_argument("--seed", type=int, default=70)
     parser.add_argument("--plain", type=int, default=20, help="restained sections")
     parser.add_argument("--hard", type=int, default=6, help="hard restained sections")
