@@ -10,6 +10,7 @@ import numpy.typing as npt
 from skimage.segmentation import watershed
 
 from histoquant.protocol import CellSettings
+from histoquant.qupath import find_nuclei_by_laplacian
 from histoquant.stains import FloatImage, Stains
 
 Labels = npt.NDArray[np.int32]
@@ -46,7 +47,8 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     stains : Stains
         Densities at the working resolution.
     settings : CellSettings
-        Sizes in um, densities in OD.
+        Sizes in um, densities in OD; with the method `qupath` nuclei are found as
+        `find_nuclei_by_laplacian` does.
     compartment : str, optional
         Where the marker's DAB lies. With `nucleus`, DAB makes a nucleus as haematoxylin does.
 
@@ -56,6 +58,8 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
         Labels 1 to n of cells, 0 elsewhere.
     """
     mpp = stains.mpp
+    if settings.method == "qupath":
+        return grow_labels(find_nuclei_by_laplacian(stains, settings.qupath), settings.growth_um / mpp)
     blue = subtract_background(stains.haematoxylin, settings.background_um, mpp)
     # Nuclei can have negative DAB where the vectors do not quite fit; that is no background.
     floor = float(np.percentile(stains.dab[::4, ::4], 25)) if stains.dab.size else 0.0

@@ -117,6 +117,9 @@ def measure_cells(
     means: at least half of the free circumference is. What the edge of a dark nucleus shows by itself
     (`predict_edge_dab`) is taken off, except from nuclear markers.
 
+    With the method `qupath`, `dab_od` is the plain mean of DAB over nucleus, cell, or (cytoplasm, membrane)
+    what lies outside the nucleus; every cell has a nucleus.
+
     Parameters
     ----------
     labels, fibers : ndarray of int32, shape of `stains.dab`
@@ -142,20 +145,24 @@ def measure_cells(
     """
     pixels = _list_pixels(labels)
     table = _describe(pixels, stains, "cell")
-    smooth = np.asarray(cv2.GaussianBlur(stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32)
-    brown = _subtract_surroundings(pixels, smooth, labels, fibers, stains.mpp)
-    blue = subtract_background(stains.haematoxylin, settings.background_um, stains.mpp)
     depth_um = _measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
     # A label narrower than two cell bodies is all nucleus.
     inner = pixels.fill(depth_um > settings.growth_um)
-    band, share = _choose_band(depth_um, inner, marker, settings)
-    dab = _measure_sectors(pixels, labels, brown, pixels.fill(band), share)
-    if marker.compartment != "nucleus":
-        everywhere = np.ones(len(pixels.index), bool)
-        darkest = pixels.quantile(stains.haematoxylin[pixels.rows, pixels.columns], 0.9, everywhere)
-        dab = dab - predict_edge_dab(darkest)
-    haematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
-    nucleus = haematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
+    smooth = np.asarray(cv2.GaussianBlur(stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32)
+    if settings.method == "qupath":
+        dab = _average_dab(pixels, stains, inner, marker)
+        nucleus = np.ones(len(dab), bool)
+    else:
+        brown = _subtract_surroundings(pixels, smooth, labels, fibers, stains.mpp)
+        blue = subtract_background(stains.haematoxylin, settings.background_um, stains.mpp)
+        band, share = _choose_band(depth_um, inner, marker, settings)
+        dab = _measure_sectors(pixels, labels, brown, pixels.fill(band), share)
+        if marker.compartment != "nucleus":
+            everywhere = np.ones(len(pixels.index), bool)
+            darkest = pixels.quantile(stains.haematoxylin[pixels.rows, pixels.columns], 0.9, everywhere)
+            dab = dab - predict_edge_dab(darkest)
+        haematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
+        nucleus = haematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
     table["dab_od"] = dab
     table["positive"] = dab > marker.threshold_od
     table["confidence"] = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
@@ -186,6 +193,12 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
     pixels = _list_pixels(labels)
     place, fiber = _locate_cells(pixels, fibers, mpp, settings)
     return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(pixels.labels, name="label"))
+
+
+def _average_dab(pixels: _Pixels, stains: Stains, inner: Mask, marker: MarkerSettings) -> Floats:
+    """Mean DAB of the compartment, nothing taken off."""
+    where = {"nucleus": inner, "cell": np.ones(len(inner), bool)}.get(marker.compartment, ~inner)
+    return pixels.mean(stains.dab[pixels.rows, pixels.columns], pixels.fill(where))
 
 
 def _list_pixels(labels: Labels) -> _Pixels:

@@ -192,7 +192,8 @@ def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> t
             field.height_um + 2 * margin_um,
         )
     stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
-    return patch, stains if marker.compartment == "nucleus" else correct_spill(stains)
+    plain = marker.compartment == "nucleus" or protocol.cells.method == "qupath"
+    return patch, stains if plain else correct_spill(stains)
 
 
 def _make_vector(values: Sequence[Any]) -> Vector:

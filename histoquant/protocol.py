@@ -20,6 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Density = Annotated[float, Field(gt=0, le=3)]
 Intensity = Annotated[float, Field(gt=0, le=255)]
 _LEAST_SINE = 0.1  # about 6 degrees
+_PRESETS = Path(__file__).parent / "presets"
 _TAKEN_NAMES = frozenset({"patient", "group"})
 Vector = tuple[float, float, float]
 
@@ -113,16 +114,41 @@ class FiberSettings(Settings):
     """Difference to the classical method's number of fibers, as a share, that flags a field; 0: no check."""
 
 
+class QupathSettings(Settings):
+    """Cell detection after QuPath, with its parameters and defaults; only with `cells.method = "qupath"`."""
+
+    background_um: Annotated[float, Field(ge=0, le=50)] = 8.0
+    """Radius of the background that is taken off; 0: none is."""
+    max_background_od: Positive = 2.0
+    """Where the background is darker than this there are no nuclei; only with a background radius."""
+    median_um: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Radius of a median filter; 0: none."""
+    sigma_um: Annotated[float, Field(gt=0, le=20)] = 1.5
+    """Sigma of the Gaussian filter."""
+    threshold_od: Annotated[float, Field(ge=0, le=10)] = 0.1
+    """Optical density, summed over red, green and blue, above which a nucleus is one."""
+    min_area_um2: Annotated[float, Field(ge=0)] = 10.0
+    """Smaller nuclei are left out."""
+    max_area_um2: Positive = 400.0
+    """Larger nuclei are left out."""
+    split_by_shape: bool = True
+    """Split nuclei at their waists."""
+
+
 class CellSettings(Settings):
     """Segmentation of nuclei and cells."""
 
+    method: Literal["histoquant", "qupath"] = "histoquant"
+    """How cells are found and measured: `histoquant`, or `qupath`, to compare with such studies."""
+    qupath: QupathSettings = QupathSettings()
+    """Cell detection after QuPath."""
     min_nucleus_um2: Positive = 8.0
     """Smaller nuclei are debris."""
     max_nucleus_um2: Positive = 250.0
     """Larger dark objects are not single nuclei."""
     nucleus_od: Density = 0.15
     """Haematoxylin above the local background that makes a nucleus."""
-    growth_um: Positive = 1.5
+    growth_um: Annotated[float, Field(ge=0, le=50)] = 1.5
     """Width of cell body around a nucleus."""
     background_um: Annotated[float, Field(ge=2, le=50)] = 8.0
     """Radius of the local background of both stains; what is wider than twice this is not a cell."""
@@ -199,7 +225,8 @@ def load_protocol(path: Path | None) -> Protocol:
     Parameters
     ----------
     path : Path or None
-        TOML file with the keys of `Protocol`.
+        TOML file with the keys of `Protocol`, or the name of a shipped preset (`qupath`) where no file
+        is called so.
 
     Returns
     -------
@@ -212,6 +239,9 @@ def load_protocol(path: Path | None) -> Protocol:
     """
     if path is None:
         return Protocol()
+    preset = _PRESETS / f"{path}.toml"
+    if len(path.parts) == 1 and not path.exists() and preset.is_file():
+        path = preset
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

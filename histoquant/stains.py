@@ -37,6 +37,8 @@ class Stains:
         Upper left corner of the region, micrometres from the slide's upper left corner.
     mpp : float
         Pixel size, um/px.
+    vectors : tuple of two vectors
+        Optical density of haematoxylin and DAB by which they were separated.
     """
 
     haematoxylin: FloatImage
@@ -45,6 +47,7 @@ class Stains:
     x_um: float
     y_um: float
     mpp: float
+    vectors: tuple[Vector, Vector] = DEFAULT_VECTORS
 
 
 def separate_stains(
@@ -93,7 +96,24 @@ def separate_stains(
     densities = [
         np.ascontiguousarray(sum(channels[c] * np.float32(unmix[c, s]) for c in range(3))) for s in range(3)
     ]
-    return Stains(densities[0], densities[1], densities[2], patch.x_um, patch.y_um, working_mpp)
+    return Stains(densities[0], densities[1], densities[2], patch.x_um, patch.y_um, working_mpp, vectors)
+
+
+def sum_density(stains: Stains) -> FloatImage:
+    """Sum the optical density over red, green and blue: the stains put together again.
+
+    Parameters
+    ----------
+    stains : Stains
+        Of `separate_stains`; exact as long as no stain was changed.
+
+    Returns
+    -------
+    ndarray of float32, shape of `stains.dab`
+    """
+    h, d, r = _stain_matrix(stains.vectors).sum(axis=1).astype(np.float32)
+    total = h * stains.haematoxylin + d * stains.dab + r * stains.residual
+    return np.asarray(total, np.float32)
 
 
 def correct_spill(stains: Stains, shares: tuple[float, float] = (0.07, 0.6)) -> Stains:

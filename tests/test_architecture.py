@@ -27,6 +27,7 @@ ORDER = (
         "classical",
         "network",
         "fibers",
+        "qupath",
     ),
     *("cells", "feret", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
     *("edits", "revise", "review"),

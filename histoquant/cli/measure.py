@@ -52,7 +52,7 @@ def run(
     out
         Folder for the results.
     protocol
-        Settings (TOML); what it does not name takes the default.
+        Settings (TOML), or `qupath` for cells as QuPath finds them; what it does not name takes the default.
     seed
         Seed of the draws: the same seed, the same fields.
     fields
