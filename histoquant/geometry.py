@@ -70,6 +70,30 @@ class Field:
         return box * np.pi / 4 if self.shape == "circle" else box
 
 
+def crop_to_field(patch: Patch, field: Field) -> Patch:
+    """The part of a patch that a field's box covers, on the patch's own pixels.
+
+    Parameters
+    ----------
+    patch : Patch
+        Pixels around the field.
+    field : Field
+        The field.
+
+    Examples
+    --------
+    >>> patch = Patch(np.zeros((10, 10, 3), np.uint8), 100.0, 100.0, 0.5)
+    >>> box = crop_to_field(patch, Field(1, "circle", 102.0, 103.0, 2.0, 2.0))
+    >>> box.pixels.shape, box.x_um, box.y_um
+    ((4, 4, 3), 101.0, 102.0)
+    """
+    x, y = (field.left_um - patch.x_um) / patch.mpp, (field.top_um - patch.y_um) / patch.mpp
+    left, top = max(0, round(x)), max(0, round(y))
+    right, bottom = round(x + field.width_um / patch.mpp), round(y + field.height_um / patch.mpp)
+    pixels = patch.pixels[top:bottom, left:right]
+    return Patch(pixels, patch.x_um + left * patch.mpp, patch.y_um + top * patch.mpp, patch.mpp)
+
+
 def rasterize_field(
     field: Field, shape: tuple[int, int], x_um: float, y_um: float, mpp: float
 ) -> npt.NDArray[np.bool_]:

@@ -16,8 +16,9 @@ from histoquant.counts import count_field
 from histoquant.fibers import cross_check_fibers, get_segmenter
 from histoquant.geometry import Field
 from histoquant.objects import find_inside, list_objects, outline_objects
-from histoquant.prepare import FieldTask, Prepared, prepare_section, read_field
+from histoquant.prepare import FieldTask, Prepared, measure_quality, prepare_section, read_field
 from histoquant.protocol import MarkerSettings, Protocol
+from histoquant.qc.judge import judge_quality
 from histoquant.results import encode_labels
 
 __all__ = ["FieldTask", "Measured", "Prepared", "describe_field", "measure_field", "prepare_section"]
@@ -68,6 +69,8 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
     """
     field = task.field
     patch, stains = read_field(task, marker, protocol)
+    quality = measure_quality(task, patch, protocol)
+    flags = [finding.text for finding in judge_quality(quality, protocol.qc)]
     fibers = get_segmenter(protocol.fibers)(stains)
     cells = find_cells(stains, protocol.cells, marker.compartment)
     inside = find_inside(field, task.annotations, stains)
@@ -79,7 +82,10 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         **count_field(objects),
     }
     doubt = cross_check_fibers(fibers, stains, inside, protocol.fibers)
-    row["reason"] = "; ".join(filter(None, [row["reason"], doubt]))
+    row["reason"] = "; ".join(filter(None, [row["reason"], doubt, *flags]))
+    row["quality"] = quality
+    if flags and protocol.qc.exclude and row["status"] == "ok":
+        row["status"] = "excluded"
     place = (stains.x_um, stains.y_um, stains.mpp)
     overlay = pictures.draw_overlay(patch, fibers, cells, objects, field)
     small = pictures.draw_field_thumbnail(patch, objects, field)

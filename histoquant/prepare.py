@@ -14,8 +14,10 @@ from histoquant import pictures
 from histoquant.annotations import Annotations, rasterize_area, read_annotations
 from histoquant.errors import HistoquantError
 from histoquant.fields import draw_fields, frame_image, measure_tissue, spawn_generator
-from histoquant.geometry import Field, Patch
+from histoquant.geometry import Field, Patch, crop_to_field
+from histoquant.objects import find_inside
 from histoquant.protocol import MarkerSettings, Protocol, StainSettings, Vector
+from histoquant.qc.judge import measure_field_quality
 from histoquant.slide import Slide, list_field_images, open_slide, require_mpp
 from histoquant.stains import (
     DEFAULT_VECTORS,
@@ -194,6 +196,31 @@ def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> t
     stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
     plain = marker.compartment == "nucleus" or protocol.cells.method == "qupath"
     return patch, stains if plain else correct_spill(stains)
+
+
+def measure_quality(task: FieldTask, patch: Patch, protocol: Protocol) -> dict[str, float]:
+    """Measure the quality of a field, its stains as they are: no spill taken off, margin left out.
+
+    Parameters
+    ----------
+    task : FieldTask
+        The field.
+    patch : Patch
+        Pixels that cover it.
+    protocol : Protocol
+        Settings.
+
+    Returns
+    -------
+    dict of str to float
+        See `histoquant.qc.judge.measure_field_quality`; empty if the protocol asks for no check.
+    """
+    if not protocol.qc.check:
+        return {}
+    box = crop_to_field(patch, task.field)
+    stains = separate_stains(box, task.white, task.vectors, protocol.working_mpp)
+    inside = find_inside(task.field, task.annotations, stains)
+    return measure_field_quality(box.pixels, box.mpp, stains, inside, task.vectors, protocol.qc)
 
 
 def _make_vector(values: Sequence[Any]) -> Vector:

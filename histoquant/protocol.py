@@ -171,6 +171,37 @@ class StatisticsSettings(Settings):
     """Least number of positive cells over all fields of a marker for a patient to be called positive."""
 
 
+class QcSettings(Settings):
+    """Limits of quality, beyond which a field is flagged with what is wrong and what to do."""
+
+    check: bool = True
+    """Measure the quality of every field of a run."""
+    exclude: bool = False
+    """Leave flagged fields out of the section's value, instead of only flagging them."""
+    max_blur_um: Positive = 1.25
+    """Blur of the sharpest edges (standard deviation of the point spread); a sharp field has 0.6 to 0.9."""
+    max_blurred_share: Share = 0.5
+    """Share of the field that is blurred more than that."""
+    min_jpeg_quality: Annotated[float, Field(ge=0, le=100)] = 42.0
+    """Least JPEG quality that the pixels have gone through."""
+    max_clipped_share: Share = 0.02
+    """Share of pixels that are black or full in a channel."""
+    max_unevenness: Share = 0.22
+    """Loss of light from the brightest to the darkest part of the field."""
+    min_haematoxylin_od: Annotated[float, Field(ge=0, le=3)] = 0.2
+    """Least haematoxylin of the darkest 1 % of the tissue."""
+    max_haematoxylin_od: Density = 1.2
+    """Most haematoxylin of the darkest 1 % of the tissue."""
+    max_dab_background_od: Density = 0.12
+    """Most DAB of the median pixel of tissue."""
+    max_haematoxylin_angle_deg: Annotated[float, Field(gt=0, le=90)] = 6.0
+    """Angle between the haematoxylin of nuclei and the vector used."""
+    max_dab_angle_deg: Annotated[float, Field(gt=0, le=90)] = 9.0
+    """Angle between the DAB of brown structures and the vector used."""
+    max_negative_share: Share = 0.1
+    """Share of the field in which a stain is below -0.05."""
+
+
 SHIPPED_MARKERS = {
     "BAFF": MarkerSettings(compartment="cell", threshold_od=0.07),
     "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.07),
@@ -199,6 +230,8 @@ class Protocol(Settings):
     """Segmentation of muscle fibers."""
     cells: CellSettings = CellSettings()
     """Segmentation of nuclei and cells."""
+    qc: QcSettings = QcSettings()
+    """Limits of quality."""
     statistics: StatisticsSettings = StatisticsSettings()
     """Intervals and permutation tests."""
 

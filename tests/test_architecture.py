@@ -23,6 +23,7 @@ ORDER = (
         "tissue",
         "fields",
         "stains",
+        "qc",
         "regions",
         "classical",
         "network",

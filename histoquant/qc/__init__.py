@@ -1,0 +1,1 @@
+"""Quality of what was stained and scanned: pure measures, their limits, and artefacts."""

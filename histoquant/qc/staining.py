@@ -1,0 +1,199 @@
+"""Staining and light: how strong, how even, how true to the protocol's vectors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from histoquant.stains import FloatImage, Stains, Vector, angle_between
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+_STRONG_OD = 0.25
+_LEAST_UM2 = 500.0
+_NEGATIVE_OD = -0.05
+_DARKEST, _BRIGHTEST = 2, 255
+_BLOCK_UM = 60.0
+_ENVELOPE_PERCENT = 90
+
+
+class Strength(NamedTuple):
+    """Strength of both stains, optical density.
+
+    `*_background`: the median, which is that of fibers where fibers fill the field. `*_strong`: 99 of 100
+    pixels are weaker.
+    """
+
+    haematoxylin_background: float
+    haematoxylin_strong: float
+    dab_background: float
+    dab_strong: float
+
+
+def measure_strength(stains: Stains, tissue: Mask) -> Strength:
+    """Measure background and strong stain in tissue.
+
+    Parameters
+    ----------
+    stains : Stains
+        Densities.
+    tissue : ndarray of bool, shape of `stains.dab`
+        Where to look.
+
+    Returns
+    -------
+    Strength
+        NaN where there is no tissue.
+
+    Examples
+    --------
+    >>> flat = np.full((4, 4), 0.1, np.float32)
+    >>> measure_strength(Stains(flat, flat / 2, flat, 0.0, 0.0, 0.5), flat > 0).dab_background
+    0.05000000074505806
+    """
+    if not tissue.any():
+        return Strength(*4 * [float("nan")])
+    found = [
+        float(value)
+        for image in (stains.haematoxylin, stains.dab)
+        for value in np.percentile(image[tissue], [50, 99])
+    ]
+    return Strength(*found)
+
+
+def measure_negative_share(stains: Stains, tissue: Mask) -> float:
+    """Measure the share of tissue in which a stain is below -0.05 OD: vectors or white point are wrong.
+
+    Parameters
+    ----------
+    stains : Stains
+        Densities, negative ones kept.
+    tissue : ndarray of bool, shape of `stains.dab`
+        Where to look.
+
+    Returns
+    -------
+    float
+        NaN where there is no tissue.
+    """
+    if not tissue.any():
+        return float("nan")
+    negative = (stains.haematoxylin < _NEGATIVE_OD) | (stains.dab < _NEGATIVE_OD)
+    return float(negative[tissue].mean())
+
+
+def measure_angles(stains: Stains, vectors: tuple[Vector, Vector]) -> tuple[float, float]:
+    """Measure how far the slide's haematoxylin and DAB point away from the vectors used.
+
+    Nuclei and brown structures are taken above the region's median; what they show of the other two
+    components, most commonly, is the direction of the stain itself.
+
+    Parameters
+    ----------
+    stains : Stains
+        Densities by `vectors`, with nuclei resolved.
+    vectors : tuple of two vectors
+        Those of haematoxylin and of DAB.
+
+    Returns
+    -------
+    haematoxylin, dab : float
+        Degrees; NaN where there is too little of the stain to say.
+    """
+    first, second = (np.asarray(vector) / np.linalg.norm(vector) for vector in vectors)
+    third = np.cross(first, second)
+    basis = np.stack([first, second, third / np.linalg.norm(third)])
+    every = np.s_[::2, ::2]
+    images = (stains.haematoxylin[every], stains.dab[every], stains.residual[every])
+    above = np.stack([image - np.median(image) for image in images], axis=-1)
+    return (
+        _find_angle(above, basis, 0, 4 * stains.mpp**2),
+        _find_angle(above, basis, 1, 4 * stains.mpp**2),
+    )
+
+
+def _find_angle(above: FloatImage, basis: npt.NDArray[np.float64], own: int, pixel_um2: float) -> float:
+    # The stain must also outweigh the other one: brown rings lie on blue nuclei.
+    chosen = above[(above[..., own] > _STRONG_OD) & (above[..., own] > 1.5 * above[..., 1 - own])]
+    if len(chosen) * pixel_um2 < _LEAST_UM2:
+        return float("nan")
+    ratios = chosen / chosen[:, own : own + 1]
+    usual = [_find_mode(ratios[:, at]) if at != own else 1.0 for at in range(3)]
+    return angle_between(tuple(np.asarray(usual) @ basis), tuple(basis[own]))
+
+
+def _find_mode(ratios: npt.NDArray[np.float32]) -> float:
+    counts, edges = np.histogram(ratios, np.linspace(-0.8, 0.8, 321))
+    smooth = cv2.GaussianBlur(counts.astype(np.float32)[None], (0, 0), 6)[0]
+    best = int(np.argmax(smooth))
+    return float(edges[best] + edges[best + 1]) / 2
+
+
+def measure_clipping(pixels: Pixels) -> float:
+    """Measure the share of pixels with a channel at the end of its range, black or full.
+
+    Their stain is unknown: what is black may be any darker. Pure white in all channels is left out, since
+    formats fill places never scanned with it.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (rows, columns, 3)
+        RGB as read.
+
+    Returns
+    -------
+    float
+        Of the pixels that are not pure white; NaN if there is none.
+
+    Examples
+    --------
+    >>> measure_clipping(np.array([[[0, 90, 90], [80, 90, 90], [255, 255, 255]]], np.uint8))
+    0.5
+    """
+    low, high = pixels.min(axis=2), pixels.max(axis=2)
+    scanned = low < _BRIGHTEST
+    if not scanned.any():
+        return float("nan")
+    return float(((low <= _DARKEST) | (high == _BRIGHTEST))[scanned].mean())
+
+
+def measure_unevenness(pixels: Pixels, mpp: float) -> float:
+    """Measure how unevenly a region is lit, from the palest tissue and glass of its parts.
+
+    A surface of second order is fitted to the logarithm of what 90 % of each square of 60 um are darker
+    than. Light changes all channels alike and stain does not: the least change of the three counts.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (rows, columns, 3)
+        RGB.
+    mpp : float
+        Pixel size, um/px.
+
+    Returns
+    -------
+    float
+        Darkest / brightest part of the surface, as a loss: 0 is even, 0.2 means 20 % darker. NaN for a
+        region of fewer than 4 x 4 squares.
+    """
+    rows, columns = (int(length * mpp / _BLOCK_UM) for length in pixels.shape[:2])
+    if min(rows, columns) < 4:
+        return float("nan")
+    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    design = np.stack([np.ones(x.size), *(part.ravel() for part in (x, y, x * x, x * y, y * y))], axis=1)
+    step = max(1, int(2.0 / mpp))
+    small = pixels[::step, ::step]
+    envelope = np.array(
+        [
+            np.percentile(part.reshape(-1, 3), _ENVELOPE_PERCENT, axis=0)
+            for band in np.array_split(small, rows)
+            for part in np.array_split(band, columns, axis=1)
+        ]
+    )
+    surface = np.log(np.maximum(envelope, 1.0))
+    fitted = design @ np.linalg.lstsq(design, surface, rcond=None)[0]
+    return float(1 - np.exp(-np.ptp(fitted, axis=0).min()))
