@@ -70,3 +70,7 @@ class WorkerError(HistoquantError):
 
 class StorageError(HistoquantError):
     """Disk full or folder lost in the middle of a run; finished sections stay."""
+
+
+class HistoryError(HistoquantError):
+    """The history of controls cannot be used: not ours, newer, or not writable."""

@@ -35,6 +35,7 @@ ORDER = (
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
     *("reviewed",),
+    *("control",),
     *("bias", "synthetic", "validation", "reading", "readers", "cohort", "mri", "demo", "cli", "__main__"),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
