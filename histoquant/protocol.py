@@ -178,6 +178,12 @@ class QcSettings(Settings):
     """Measure the quality of every field of a run."""
     exclude: bool = False
     """Leave flagged fields out of the section's value, instead of only flagging them."""
+    fields: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Fields that `histoquant qc` looks at."""
+    repeat_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of them that must fail by a fault of scan or stain for a slide to be repeated."""
+    baseline: Annotated[int, Field(ge=5, le=1000)] = 20
+    """Controls from which mean and SD of a chart are taken."""
     max_blur_um: Positive = 1.25
     """Blur of the sharpest edges (standard deviation of the point spread); a sharp field has 0.6 to 0.9."""
     max_blurred_share: Share = 0.5

@@ -1,0 +1,177 @@
+# This module touches files: it reads the quantisation tables of JPEG files.
+"""Survey: a slide looked at in some of its fields, and the verdict on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tifffile
+
+from histoquant.errors import HistoquantError
+from histoquant.prepare import FieldTask, measure_quality, prepare_section
+from histoquant.protocol import Protocol, QcSettings
+from histoquant.qc.compression import read_jpeg_quality
+from histoquant.qc.judge import Finding, judge_quality
+from histoquant.slide import open_slide
+from histoquant.study import Section
+
+Verdict = Literal["pass", "look", "repeat"]
+Values = Mapping[str, float]
+
+_DQT = b"\xff\xdb"
+_HEAD_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class SlideCheck:
+    """A section looked at.
+
+    Attributes
+    ----------
+    section : Section
+        Of the study.
+    verdict : {"pass", "look", "repeat"}
+        Fit to count; fit, but look first; not fit.
+    reasons : tuple of str
+        Sentences; empty if it passes.
+    values : dict of str to float
+        Median of each measure over the fields.
+    fields : tuple of dict
+        Measures of each field.
+    overview : bytes or None
+        WebP of the section with its fields.
+    """
+
+    section: Section
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    values: dict[str, float] = field(default_factory=dict)
+    fields: tuple[dict[str, float], ...] = ()
+    overview: bytes | None = None
+
+
+def check_section(section: Section, protocol: Protocol, seed: int) -> SlideCheck:
+    """Look at the first fields that a run with this seed would measure, and judge the slide.
+
+    Nothing is segmented. A section that cannot be opened, or has no room for a field, is to be repeated:
+    its reason is that of the failure.
+
+    Parameters
+    ----------
+    section : Section
+        Of a study.
+    protocol : Protocol
+        Settings, with the limits.
+    seed : int
+        The run's seed.
+
+    Returns
+    -------
+    SlideCheck
+    """
+    try:
+        prepared = prepare_section(section, protocol, seed)
+        tasks = prepared.tasks[: protocol.qc.fields]
+        fields = tuple(_measure_task(task, protocol) for task in tasks)
+    except HistoquantError as error:
+        return SlideCheck(section, "repeat", (f"cannot be checked: {error}",))
+    verdict, reasons = decide(fields, protocol.qc)
+    lost = [str(row["reason"]) for row in prepared.failed]
+    short = prepared.fields_asked - len(prepared.tasks) - len(lost)
+    lost += (
+        [f"no room for {short} of {prepared.fields_asked} fields: choose a larger section"] if short else []
+    )
+    if lost and verdict == "pass":
+        verdict = "look"
+    return SlideCheck(section, verdict, (*reasons, *lost), take_medians(fields), fields, prepared.overview)
+
+
+def decide(fields: Sequence[Values], settings: QcSettings) -> tuple[Verdict, tuple[str, ...]]:
+    """Decide on a slide by the measures of its fields.
+
+    Parameters
+    ----------
+    fields : sequence of mapping
+        Measures of each field.
+    settings : QcSettings
+        Limits, and the share of fields that calls for a repeat.
+
+    Returns
+    -------
+    verdict : {"pass", "look", "repeat"}
+        `repeat` if a fault of scan or stain is in at least `repeat_share` of the fields; `look` if
+        any limit is passed in any field.
+    reasons : tuple of str
+        One per limit passed: in how many fields, and the worst of them.
+
+    Examples
+    --------
+    >>> decide([{"blur_um": 1.5}, {"blur_um": 0.7}, {"blur_um": 0.7}], QcSettings())
+    ('look', ('1 of 3 fields: blurred by 1.50 um (limit 1.25): focus and scan again',))
+    """
+    found: dict[tuple[str, float], list[Finding]] = {}
+    for values in fields:
+        for finding in judge_quality(values, settings):
+            found.setdefault((finding.measure, finding.limit), []).append(finding)
+    reasons = []
+    repeat = False
+    for findings in found.values():
+        worst = max(findings, key=lambda finding: abs(finding.value - finding.limit))
+        reasons.append(f"{len(findings)} of {len(fields)} fields: {worst.text}")
+        repeat |= worst.grave and len(findings) >= settings.repeat_share * len(fields)
+    return "repeat" if repeat else "look" if reasons else "pass", tuple(reasons)
+
+
+def take_medians(fields: Sequence[Values]) -> dict[str, float]:
+    """Median of each measure over the fields in which it could be taken; NaN if in none.
+
+    Examples
+    --------
+    >>> take_medians([{"a": 1.0}, {"a": 3.0}, {"a": float("nan")}])
+    {'a': 2.0}
+    """
+    names = dict.fromkeys(name for values in fields for name in values)
+    known = {name: [v[name] for v in fields if np.isfinite(v.get(name, np.nan))] for name in names}
+    return {name: float(np.median(values)) if values else float("nan") for name, values in known.items()}
+
+
+def read_file_quality(path: Path) -> float:
+    """JPEG quality that a file's own luminance table tells: that of its last compression.
+
+    Parameters
+    ----------
+    path : Path
+        A JPEG, or a TIFF of JPEG tiles.
+
+    Returns
+    -------
+    float
+        NaN if the file has no such table, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_HEAD_BYTES)
+        if not data.startswith(b"\xff\xd8"):
+            with tifffile.TiffFile(path) as tiff:
+                data = tiff.pages.first.jpegtables or b""
+    except Exception:  # tifffile raises anything on what is no TIFF
+        return float("nan")
+    start = data.find(_DQT)
+    table = data[start + 5 : start + 69]
+    eight_bit = start >= 0 and len(table) == 64 and data[start + 4] == 0
+    return read_jpeg_quality(list(table)) if eight_bit else float("nan")
+
+
+def _measure_task(task: FieldTask, protocol: Protocol) -> dict[str, float]:
+    place = task.field
+    with open_slide(task.path, task.mpp, task.kind) as slide:
+        patch = slide.read(place.left_um, place.top_um, place.width_um, place.height_um)
+    settings = protocol.model_copy(update={"qc": protocol.qc.model_copy(update={"check": True})})
+    values = measure_quality(task, patch, settings)
+    # The worst of what pixels and file tell; fmin leaves out what is unknown.
+    worst = np.fmin(values["jpeg_quality"], read_file_quality(task.path))
+    return {**values, "jpeg_quality": float(worst)}
