@@ -36,7 +36,19 @@ ORDER = (
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
     *("reviewed",),
     *("control",),
-    *("bias", "synthetic", "validation", "reading", "readers", "cohort", "mri", "demo", "cli", "__main__"),
+    *(
+        "bias",
+        "synthetic",
+        "validation",
+        "reading",
+        "readers",
+        "cohort",
+        "mri",
+        "blot",
+        "demo",
+        "cli",
+        "__main__",
+    ),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}

@@ -1,0 +1,1 @@
+"""Western blots: lanes found, bands measured, normalised to a loading control, compared between groups."""
