@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The plugin's tests open windows, on a display of their own where there is one to be had.
 DISPLAYED := $(if $(shell command -v xvfb-run 2>/dev/null),xvfb-run -a)
 
-.PHONY: demo test lint format bench bench-accuracy clean
+.PHONY: demo test lint format bench bench-accuracy bench-speed clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -35,7 +35,11 @@ format: $(STAMP)
 bench-accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py
 
-bench: bench-accuracy
+# Speed against decoding, scikit-image and HistomicsTK, written to docs/benchmarks.md; some minutes on an idle machine.
+bench-speed: $(STAMP)
+	$(BIN)/python benchmarks/speed.py
+
+bench: bench-accuracy bench-speed
 
 clean:
 	rm -rf $(VENV) histoquant-demo

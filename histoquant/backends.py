@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import openslide
+import simplejpeg
 import tifffile
 import zarr
 from PIL import ImageCms, JpegImagePlugin, PngImagePlugin
@@ -325,6 +326,21 @@ def _refuse_size(path: Path, width: int, height: int) -> NoReturn:
     )
 
 
+def _refuse_damage(path: Path) -> None:
+    """Raise if a JPEG is damaged: Pillow would fill the rest with grey and say nothing."""
+    data = path.read_bytes()
+    try:
+        simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return  # a rare form, which only Pillow reads
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+    except ValueError as error:
+        raise SlideError(
+            f"cannot be opened: it is damaged ({error})", path, "copy or export it again"
+        ) from error
+
+
 def _find_tiff_scale(tiff: Any) -> tuple[float, float] | None:
     """Pixel size by OME metadata, else ImageJ's, else the resolution tags, um/px."""
     if tiff.is_ome:
@@ -379,6 +395,8 @@ def _decode_image(path: Path, start: bytes) -> _ArrayBackend:
             _refuse_size(path, image.width, image.height)
         if image.mode not in ("RGB", "RGBA", "P", "PA"):
             _refuse_colours(path, f"mode {image.mode}")
+        if name == "jpeg":
+            _refuse_damage(path)
         dpi = image.info.get("dpi")
         clear = image.mode != "RGB" and ("A" in image.mode or "transparency" in image.info)
         pixels = _blend_on_white(np.asarray(image.convert("RGBA" if clear else "RGB")))

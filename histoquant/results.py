@@ -25,6 +25,7 @@ from histoquant.study import encode_name
 
 RECORD = "measured.json"
 EDITS = "edits"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 TEXT_COLUMNS = (
     "patient",
     "group",
@@ -164,8 +165,25 @@ def read_json(path: Path) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as the contract has it: UTF-8, `.` decimal, empty where not available."""
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+    """Write a table as the contract has it: UTF-8, `.` decimal, empty where not available.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe in the file.
+    """
+    safe = table.rename(columns=_defuse)
+    texts = [name for name in safe.columns if safe[name].dtype == object or str(safe[name].dtype) == "str"]
+    safe = safe.assign(**{name: safe[name].map(_defuse) for name in texts})
+    write_bytes(path, safe.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _defuse(value: Any) -> Any:
+    """A name that begins like a formula, `=HYPERLINK(...)` say, behind an apostrophe; numbers stay."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def read_table(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
@@ -202,6 +220,8 @@ def read_table(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
         )
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
+    for name in text:
+        table[name] = table[name].str.replace(r"^'(?=[=+\-@\t\r])", "", regex=True)
     return table
 
 

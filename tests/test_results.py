@@ -290,6 +290,19 @@ def test_names_stay_text_and_numbers_may_be_absent(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back["cells_per_fiber"], numbers)
 
 
+def test_a_name_that_is_a_formula_is_no_formula_in_the_file(tmp_path: Path) -> None:
+    names = ['=HYPERLINK("http://x")', "@SUM(1)", "-cmd|' /C calc'!A0", "+1 555", "-5", "张三", "'=x"]
+    frame = pd.DataFrame({"patient": names, "dab_od": -0.25, "reason": "", "=1+1": "-3.5"})
+    write_table(tmp_path / "a.csv", frame)
+    for line in (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines():
+        first = line.lstrip('"')[:1]
+        assert first not in tuple("=+@") and (first != "-" or line.startswith("-5,"))
+        assert ",=" not in line and ',"=' not in line
+    again = read_table(tmp_path / "a.csv")
+    assert again["patient"].tolist()[:6] == names[:6]
+    assert again["dab_od"].tolist() == [-0.25] * 7
+
+
 def test_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv", pd.DataFrame(columns=["patient", "CD19"]))
     assert read_table(tmp_path / "a.csv").columns.tolist() == ["patient", "CD19"]

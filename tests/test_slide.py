@@ -579,6 +579,19 @@ def test_truncated_image(tmp_path, suffix):
     assert caught.value.where == str(path)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("part", [slice(700, 720), slice(2000, 4000), slice(3000, -2)])
+def test_damaged_image_is_an_error_and_never_grey(tmp_path, suffix, part):
+    path = write_png(tmp_path / f"a{suffix}", make_rgb(300, 300))
+    data = bytearray(path.read_bytes())
+    places = range(len(data))[part]
+    data[places.start : places.stop] = b"\xa5" * len(places)
+    path.write_bytes(data)
+    with pytest.raises(SlideError) as caught:
+        open_slide(path)
+    assert caught.value.where == str(path)
+
+
 def test_damage_within_a_tiff_shows_when_it_is_read(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(
