@@ -12,11 +12,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import shapely
+from shapely.geometry import mapping
 from shapely.geometry import shape as make_geometry
 from shapely.geometry.base import BaseGeometry
 from skimage.measure import label
 
 from histoquant.errors import AnnotationError
+from histoquant.tracing import trace_rings
 
 MAX_FILE_BYTES = 256_000_000
 """Larger files are refused."""
@@ -34,6 +36,7 @@ _GEOMETRIES = {
     "MultiLineString",
 }
 _DIGITS = 3
+_COLORS = {"keep": (0, 158, 115), "exclude": (213, 94, 0)}
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,33 @@ def read_annotations(
     AnnotationError
         The file cannot be read, is no GeoJSON, or a coordinate is not a pixel of a slide.
     """
-    path = Path(path)
-    areas: dict[bool, list[BaseGeometry]] = {True: [], False: []}
+    regions, notes = read_regions(Path(path), mpp, bounds_offset_px)
+    return join_regions(regions, notes)
+
+
+class Region(NamedTuple):
+    """One area drawn by a person.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Its class; several names where QuPath derives one class from another, none without a class.
+    geometry : shapely geometry
+        Valid polygon or multipolygon, micrometres from the slide's upper left corner.
+    """
+
+    names: tuple[str, ...]
+    geometry: BaseGeometry
+
+
+def read_regions(
+    path: Path, mpp: float, bounds_offset_px: tuple[float, float] = (0.0, 0.0)
+) -> tuple[list[Region], tuple[str, ...]]:
+    """Read areas one by one with their classes, and what was ignored or repaired.
+
+    Parameters, errors and notes are those of `read_annotations`, which joins what is read here.
+    """
+    regions: list[Region] = []
     notes: list[str] = []
     try:
         for index, feature in enumerate(_list_features(_load_json(path), path)):
@@ -89,11 +117,37 @@ def read_annotations(
             area, found = _read_area(feature.get("geometry"), where)
             notes += [f"Feature {index + 1}: {note}." for note in found]
             if area is not None:
-                areas[judge_area(_read_class(feature, where)) == "exclude"].append(area)
+                names = _read_class(feature, where)
+                regions.append(Region(names, _to_um(area, mpp, bounds_offset_px)))
     except RecursionError as error:
         raise AnnotationError("is nested too deeply", path, _FIX) from error
-    keep, exclude = (_to_um(areas[excluded], mpp, bounds_offset_px) for excluded in (False, True))
+    return regions, tuple(notes)
+
+
+def join_regions(regions: Sequence[Region], notes: Sequence[str] = ()) -> Annotations:
+    """Join regions by what they do, see `judge_area`."""
+    areas: dict[str, list[BaseGeometry]] = {"keep": [], "exclude": []}
+    for region in regions:
+        areas[judge_area(region.names)].append(region.geometry)
+    keep, exclude = (shapely.union_all(areas[key]) if areas[key] else None for key in ("keep", "exclude"))
     return Annotations(keep, exclude, tuple(notes))
+
+
+def encode_regions(
+    regions: Sequence[Region], mpp: float, bounds_offset_px: tuple[float, float] = (0.0, 0.0)
+) -> bytes:
+    """Encode regions as GeoJSON that QuPath opens, classes kept; what `read_regions` reads."""
+    features = []
+    for region in regions:
+        pixels = shapely.transform(
+            region.geometry, lambda xy: np.round(xy / mpp - np.array(bounds_offset_px), _DIGITS)
+        )
+        color = _COLORS[judge_area(region.names)]
+        name = {"name": region.names[0]} if len(region.names) == 1 else {"names": list(region.names)}
+        known = {"classification": {**name, "color": list(color)}} if region.names else {}
+        properties = {"objectType": "annotation", **known}
+        features.append({"type": "Feature", "geometry": mapping(pixels), "properties": properties})
+    return json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False).encode()
 
 
 class Shape(NamedTuple):
@@ -247,7 +301,7 @@ def labels_to_features(
     pieces = label(labels, background=0, connectivity=1).astype(np.int32)
     polygons: dict[int, list[list[list[float]]]] = {}
     offset, scale = np.array([x_um, y_um]) / slide_mpp, mpp / slide_mpp
-    for piece, corners in _trace_rings(pieces):
+    for piece, corners in trace_rings(pieces):
         ring = np.round(np.array([*corners, corners[0]]) * scale + offset, _DIGITS)
         polygons.setdefault(piece, []).append(ring.tolist())
     owners = np.zeros(int(pieces.max(initial=0)) + 1, np.int64)
@@ -382,10 +436,8 @@ def _read_class(feature: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def _to_um(areas: list[BaseGeometry], mpp: float, offset_px: tuple[float, float]) -> BaseGeometry | None:
-    if not areas:
-        return None
-    return shapely.transform(shapely.union_all(areas), lambda xy: (xy + np.array(offset_px)) * mpp)
+def _to_um(area: BaseGeometry, mpp: float, offset_px: tuple[float, float]) -> BaseGeometry:
+    return shapely.transform(area, lambda xy: (xy + np.array(offset_px)) * mpp)
 
 
 def _list_edges(
@@ -397,50 +449,6 @@ def _list_edges(
     points = (points - np.array([x_um, y_um])) / mpp - 0.5
     same = ring[1:] == ring[:-1]
     return points[:-1][same], points[1:][same]
-
-
-def _trace_rings(pieces: npt.NDArray[np.int32]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Corners (column, row) of every ring of 4-connected pieces; a piece's outer ring comes first.
-
-    Each side of a pixel that borders on another piece is an edge, walked with the pixel to its right.
-    Where a piece touches itself at a corner the walk turns left, so that rings touch and never cross.
-    """
-    rows, columns = pieces.shape[0] + 1, pieces.shape[1] + 1
-    owner = _list_sides(pieces).ravel()
-    plane = rows * columns
-    ahead = (1, columns, -1, -columns)  # east, south, west, north
-    edges = np.flatnonzero(owner)
-    direction, vertex = edges // plane, edges % plane
-    target = vertex + np.array(ahead)[direction]
-    follower = np.zeros(len(edges), np.int64)
-    for turn in (1, 0, 3):  # right, straight, left: the last that exists wins
-        candidate = (direction + turn) % 4 * plane + target
-        follower = np.where(owner[candidate] == owner[edges], candidate, follower)
-    following = np.searchsorted(edges, follower).tolist()
-    directions, places, owners = direction.tolist(), vertex.tolist(), owner[edges].tolist()
-    seen = bytearray(len(edges))
-    for start in range(int(np.searchsorted(edges, plane))):  # every ring has an edge to the east
-        if seen[start]:
-            continue
-        corners, edge = [], start
-        while not seen[edge]:
-            seen[edge] = 1
-            following_edge = following[edge]
-            if directions[following_edge] != directions[edge]:
-                corners.append(divmod(places[following_edge], columns)[::-1])
-            edge = following_edge
-        yield owners[start], corners
-
-
-def _list_sides(pieces: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Piece that owns the edge leaving each vertex, shape (4, rows + 1, columns + 1); 0 for none."""
-    padded = np.pad(pieces, 1)
-    sides = np.zeros((4, pieces.shape[0] + 1, pieces.shape[1] + 1), np.int32)
-    sides[0, :-1, :-1] = np.where(pieces != padded[:-2, 1:-1], pieces, 0)
-    sides[1, :-1, 1:] = np.where(pieces != padded[1:-1, 2:], pieces, 0)
-    sides[2, 1:, 1:] = np.where(pieces != padded[2:, 1:-1], pieces, 0)
-    sides[3, 1:, :-1] = np.where(pieces != padded[1:-1, :-2], pieces, 0)
-    return sides
 
 
 def _make_polygon(parts: list[Any]) -> dict[str, object]:

@@ -97,7 +97,7 @@ def draw_fields(
     """
     if not tissue.any():
         raise FieldsError("no tissue found", fix="check the slide, or annotate the region to keep")
-    feasible, candidates = _find_feasible(tissue, forbidden, mpp, settings)
+    feasible, candidates = find_feasible(tissue, forbidden, mpp, settings)
     if not candidates.any():
         raise FieldsError(
             f"no room for a field of {settings.width_um:g} um",
@@ -187,8 +187,21 @@ def _crop(mask: Mask, mpp: float, field: Field) -> tuple[Mask, float, float]:
     return mask[top:bottom, left:right], left * mpp, top * mpp
 
 
-def _find_feasible(tissue: Mask, forbidden: Mask, mpp: float, settings: FieldSettings) -> tuple[Mask, Mask]:
-    """Feasible centers on the pixel grid, and the wider set that covers every feasible position."""
+def find_feasible(tissue: Mask, forbidden: Mask, mpp: float, settings: FieldSettings) -> tuple[Mask, Mask]:
+    """Find where the center of a field may lie.
+
+    Parameters
+    ----------
+    tissue, forbidden, mpp, settings
+        As for `draw_fields`.
+
+    Returns
+    -------
+    feasible : ndarray of bool, shape (rows, columns)
+        Pixels whose center is feasible.
+    candidates : ndarray of bool, same shape
+        The wider set of pixels that covers every feasible position.
+    """
     size = 2 * int(np.ceil(settings.width_um / mpp / 2)) + 3
     center = size * mpp / 2
     shape = Field(0, settings.shape, center, center, settings.width_um, settings.width_um)

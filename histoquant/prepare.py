@@ -13,7 +13,7 @@ import numpy.typing as npt
 from histoquant import pictures
 from histoquant.annotations import Annotations, rasterize_area, read_annotations
 from histoquant.errors import HistoquantError
-from histoquant.fields import draw_fields, frame_image, measure_tissue, spawn_generator
+from histoquant.fields import draw_fields, find_feasible, frame_image, measure_tissue, spawn_generator
 from histoquant.geometry import Field, Patch, crop_to_field
 from histoquant.objects import find_inside
 from histoquant.protocol import MarkerSettings, Protocol, StainSettings, Vector
@@ -228,6 +228,55 @@ def _make_vector(values: Sequence[Any]) -> Vector:
     return red, green, blue
 
 
+@dataclass(frozen=True)
+class Survey:
+    """Where fields may lie on a slide.
+
+    Attributes
+    ----------
+    tissue, feasible : ndarray of bool, shape (rows, columns)
+        Tissue within the regions kept; centers that a field may have.
+    mpp : float
+        Pixel size of both, um/px; their upper left corner is the slide's.
+    tissue_mm2, feasible_mm2 : float
+        Their areas.
+    """
+
+    tissue: Mask
+    feasible: Mask
+    mpp: float
+    tissue_mm2: float
+    feasible_mm2: float
+
+
+def survey_slide(slide: Slide, annotations: Annotations, protocol: Protocol) -> Survey:
+    """Find where fields may lie, without drawing any.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide.
+    annotations : Annotations
+        Regions to keep and to exclude.
+    protocol : Protocol
+        Of tissue and fields.
+
+    Returns
+    -------
+    Survey
+
+    Raises
+    ------
+    SlideError, ScaleError
+        The slide cannot be read, or its pixel size is unknown.
+    """
+    overview = slide.overview(protocol.tissue.mpp)
+    tissue, forbidden = _apply(annotations, find_tissue(overview, protocol.tissue), overview)
+    feasible, _ = find_feasible(tissue, forbidden, overview.mpp, protocol.fields)
+    tissue_mm2, feasible_mm2 = (float(mask.sum()) * overview.mpp**2 / 1e6 for mask in (tissue, feasible))
+    return Survey(tissue, feasible, overview.mpp, tissue_mm2, feasible_mm2)
+
+
 def choose_stains(
     settings: StainSettings, overview: npt.NDArray[np.uint8], sample: npt.NDArray[np.uint8]
 ) -> tuple[Vector, tuple[Vector, Vector], dict[str, Any]]:
@@ -340,13 +389,18 @@ def _find_ground(
     if source.annotations is None:
         return Annotations(None, None, ()), tissue, np.zeros_like(tissue)
     annotations = read_annotations(source.annotations, mpp, origin_px)
+    return annotations, *_apply(annotations, tissue, overview)
+
+
+def _apply(annotations: Annotations, tissue: Mask, overview: Patch) -> tuple[Mask, Mask]:
+    """Tissue within the regions kept, and what is excluded, on the overview."""
     place = (tissue.shape, overview.x_um, overview.y_um, overview.mpp)
     if annotations.keep is not None:
         tissue = tissue & rasterize_area(annotations.keep, *place)
     if annotations.exclude is None:
-        return annotations, tissue, np.zeros_like(tissue)
+        return tissue, np.zeros_like(tissue)
     forbidden = rasterize_area(annotations.exclude, *place)
-    return annotations, tissue & ~forbidden, forbidden
+    return tissue & ~forbidden, forbidden
 
 
 def _sample_tissue(slide: Slide, fields: Sequence[Field]) -> npt.NDArray[np.uint8]:

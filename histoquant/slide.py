@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,13 +156,14 @@ class Slide:
         return self.read(0.0, 0.0, self.width_px * base, self.height_px * base, mpp)
 
     def pyramid(self) -> list[dask.array.Array]:
-        """The levels as lazy arrays, read tile by tile while the slide is open.
+        """The levels as lazy arrays, read tile by tile until the slide is closed.
 
         Returns
         -------
         list of dask.array.Array of uint8, shape (rows, columns, 3)
-            From fine to coarse.
+            From fine to coarse. The file is closed when neither they nor the slide are in use.
         """
+        weakref.finalize(self, self._backend.close)
         return [self._lazy_level(index, level) for index, level in enumerate(self.levels)]
 
     def _lazy_level(self, index: int, level: Level) -> dask.array.Array:

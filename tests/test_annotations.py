@@ -12,10 +12,14 @@ from hypothesis.extra.numpy import arrays
 
 from histoquant.annotations import (
     MAX_FILE_BYTES,
+    Region,
+    encode_regions,
+    join_regions,
     labels_to_features,
     make_properties,
     rasterize_area,
     read_annotations,
+    read_regions,
 )
 from histoquant.errors import AnnotationError
 
@@ -301,3 +305,29 @@ def test_features_read_back_from_a_file(tmp_path):
     found = labels_to_features(labels, 100.0, 50.0, 0.5, 0.25, properties)
     exclude = read_annotations(write(tmp_path, found), 0.25).exclude
     assert (rasterize_area(exclude, labels.shape, 100.0, 50.0, 0.5) == (labels == 1)).all()
+
+
+def test_regions_keep_their_classes_on_the_way_out_and_back(tmp_path):
+    holed = shapely.box(0, 0, 9, 9) - shapely.box(2, 2, 4, 4)
+    parted = shapely.union(shapely.box(20, 0, 25, 5), shapely.box(30, 0, 35, 5))
+    regions = [Region(("Tumor",), holed), Region(("Tumor", "Positive"), parted), Region((), holed)]
+    path = tmp_path / "out.geojson"
+    path.write_bytes(encode_regions(regions, 0.25, (100, 40)))
+    back, notes = read_regions(path, 0.25, (100, 40))
+    assert notes == ()
+    assert [region.names for region in back] == [region.names for region in regions]
+    for region, other in zip(regions, back, strict=True):
+        assert region.geometry.equals(other.geometry)
+    properties = [one["properties"] for one in json.loads(path.read_text())["features"]]
+    assert properties[0]["classification"]["name"] == "Tumor"
+    assert properties[1]["classification"]["names"] == ["Tumor", "Positive"]
+    assert properties[2] == {"objectType": "annotation"}
+
+
+def test_regions_are_joined_by_what_they_do():
+    box, other = shapely.box(0, 0, 2, 2), shapely.box(1, 0, 4, 2)
+    joined = join_regions([Region((), box), Region(("Muscle",), other), Region(("Fold*",), box)], ["a"])
+    assert joined.keep.equals(shapely.box(0, 0, 4, 2))
+    assert joined.exclude.equals(box)
+    assert joined.notes == ("a",)
+    assert join_regions([]).keep is None

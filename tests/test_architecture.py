@@ -19,6 +19,7 @@ ORDER = (
     *(
         "study",
         "slide",
+        "tracing",
         "annotations",
         "tissue",
         "fields",
@@ -34,7 +35,7 @@ ORDER = (
     *("edits", "revise", "review"),
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
-    *("reviewed",),
+    *("draws", "reviewed"),
     *("control",),
     *(
         "bias",

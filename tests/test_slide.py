@@ -1,5 +1,6 @@
 """Slides and field images: real files with literal values, and tiny ones made here."""
 
+import gc
 import json
 import pickle
 import struct
@@ -320,6 +321,23 @@ def test_reading_is_the_readers_own_copy():
     patch = _SHARED["slide"].read(0, 0, 5, 5)
     patch.pixels[:] = 0
     assert (_SHARED["slide"].read(0, 0, 5, 5).pixels == _SHARED["rgb"][:10, :10]).all()
+
+
+def test_a_lazy_level_outlives_its_slide_and_closes_the_file_in_the_end(tmp_path):
+    path = tmp_path / "plain.tif"
+    rgb = make_rgb(40, 60)
+    tifffile.imwrite(path, rgb)
+    slide = open_slide(path, 0.5)
+    closed = []
+    backend_close = slide._backend.close
+    object.__setattr__(slide._backend, "close", lambda: (closed.append(1), backend_close()))
+    (level,) = slide.pyramid()
+    del slide
+    np.testing.assert_array_equal(np.asarray(level), rgb)
+    assert closed == []
+    del level
+    gc.collect()
+    assert closed == [1]
 
 
 def test_ome_pyramid(tmp_path):

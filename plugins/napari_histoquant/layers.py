@@ -179,6 +179,18 @@ def show_labels(
     return list(levels), properties, "labels"
 
 
+def show_mask(mask: npt.NDArray[np.bool_], name: str, color: str, mpp: float) -> LayerData:
+    """Show an overview's mask whose upper left corner is the slide's; the name is its kind."""
+    properties = {
+        "name": name,
+        "colormap": {None: "transparent", 0: "transparent", 1: color},
+        "opacity": 0.35,
+        "metadata": {KEY: {"kind": name}},
+        **_place(0.0, 0.0, mpp),
+    }
+    return mask.astype(np.uint8), properties, "labels"
+
+
 def _place(x_um: float, y_um: float, mpp: float) -> dict[str, Any]:
     """Scale and place; napari counts from the center of the first pixel, we from its corner."""
     return {"scale": (mpp, mpp), "translate": (y_um + mpp / 2, x_um + mpp / 2), "units": UNITS}

@@ -81,7 +81,7 @@ def viewer(monkeypatch: pytest.MonkeyPatch, messages: list[str]) -> Iterator[Any
     yield made
     made.close()
     QApplication.processEvents()
-    assert raised == []
+    assert [repr(error) for error in raised] == []
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:

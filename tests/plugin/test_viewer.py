@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from napari_histoquant.opening import add_layers
 from npe2 import PluginManager, PluginManifest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+
+from plugin.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,3 +49,47 @@ def test_the_widget_opens_what_is_chosen(
     widget.open_section.native.click()
     assert len(viewer.layers) == 6
     assert len(messages) == 2
+
+
+def test_fields_are_drawn_by_clicks(viewer: Any, study: Path, tmp_path: Path, messages: list[str]) -> None:
+    _, annotate = viewer.window.add_plugin_dock_widget("histoquant", "Annotate")
+    _, draw = viewer.window.add_plugin_dock_widget("histoquant", "Draw fields")
+    for button in (annotate.keep, annotate.tissue, annotate.load, draw.feasible, draw.draw):
+        button.native.click()
+    assert [text.splitlines()[0] for text in messages] == [
+        *("No slide is open.", "No slide is open.", "No file is chosen.", "No slide is open."),
+        "No slide is open.",
+    ]
+    messages.clear()
+    add_layers(viewer, study / "slides" / "P01-CD19.svs")
+    draw.draw.native.click()
+    wait_for(lambda: messages and draw.draw.enabled)
+    assert messages == ["No patient is given.\nWhere: Draw fields\nWhat to do: name the patient."]
+    draw.patient.value, draw.group.value, draw.marker.value = "P01", "refractory", "CD19"
+    draw.run.value, draw.protocol.value = tmp_path / "out", study / "PROTOCOL.toml"
+    assert (draw.count.value, draw.width_um.value) == (2, 200.0)
+    annotate.exclude.native.click()
+    viewer.layers["regions"].add_polygons(np.array([[0.0, 0.0], [0.0, 300.0], [200.0, 300.0]]))
+    viewer.layers["regions"].mode = "pan_zoom"
+    draw.feasible.native.click()
+    wait_for(lambda: "feasible centers" in viewer.layers)
+    annotate.tissue.native.click()
+    wait_for(lambda: "tissue" in viewer.layers)
+    draw.draw.native.click()
+    wait_for(lambda: "fields" in viewer.layers)
+    assert draw.about.value.startswith("2 fields, drawn from")
+    viewer.layers.selection.active = viewer.layers["P01-CD19.svs"]
+    canvas = viewer.window._qt_viewer.canvas.native
+    for key, number in ((Qt.Key.Key_Period, 0), (Qt.Key.Key_Period, 1), (Qt.Key.Key_Comma, 0)):
+        QTest.keyClick(canvas, key)
+        center = viewer.layers["fields"].data[number].mean(axis=0)
+        assert viewer.scene.camera.center[1:] == pytest.approx(center)
+    draw.protocol.value = tmp_path / "absent.toml"
+    assert len(messages) == 2 and "Cannot be read" in messages[-1]
+
+
+def test_widgets_fit_a_laptop(viewer: Any) -> None:
+    for name in ("Open", "Annotate", "Draw fields"):
+        _, widget = viewer.window.add_plugin_dock_widget("histoquant", name)
+        hint = widget.native.sizeHint()
+        assert hint.height() <= 620 and hint.width() <= 460, name
