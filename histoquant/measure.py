@@ -11,6 +11,7 @@ import pandas as pd
 
 from histoquant.cells import subtract_background
 from histoquant.feret import measure_feret
+from histoquant.place import find_lumens, measure_depth, place_cells
 from histoquant.protocol import CellSettings, MarkerSettings
 from histoquant.stains import FloatImage, Stains, predict_edge_dab
 
@@ -138,14 +139,12 @@ def measure_cells(
         positive (dab_od above the threshold, whether or not there is a nucleus); confidence (0.5 to 1
         that this call is right: logistic in the distance to the threshold over the noise of DAB);
         nucleus (mean haematoxylin above the local background is more than half of `nucleus_od`);
-        place: `invading` (most of the cell inside one fiber, its center deeper than
-        `invading_depth_um`; internal nuclei of the fiber itself are among these), `perimysial` (in a
-        space between fibers into which a disc of `perimysium_um` fits), else `endomysial`; vessels are
-        not looked for. fiber (the one holding the center, or the nearest; 0 if there is none), reason.
+        place and fiber (see `place_cells`; a positive cell counts as marked, unless the marker is nuclear,
+        which a fiber's own nuclei may hold), reason.
     """
     pixels = _list_pixels(labels)
     table = _describe(pixels, stains, "cell")
-    depth_um = _measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
+    depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
     # A label narrower than two cell bodies is all nucleus.
     inner = pixels.fill(depth_um > settings.growth_um)
     smooth = np.asarray(cv2.GaussianBlur(stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32)
@@ -167,14 +166,16 @@ def measure_cells(
     table["positive"] = dab > marker.threshold_od
     table["confidence"] = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
     table["nucleus"] = nucleus
-    table["place"], table["fiber"] = _locate_cells(pixels, fibers, stains.mpp, settings)
+    marked = table["positive"].to_numpy(bool) & (marker.compartment != "nucleus")
+    where = marked, fibers, find_lumens(fibers, labels, stains, settings), stains.mpp, settings
+    table["place"], table["fiber"] = place_cells(labels, _map_nuclei(pixels, inner, labels), *where)
     cut = _touches_border(pixels, labels.shape)
     table["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
     return table
 
 
 def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSettings) -> pd.DataFrame:
-    """Say where each cell sits; no stain is needed.
+    """Say where each cell sits as far as no stain is needed.
 
     Parameters
     ----------
@@ -188,10 +189,14 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
     Returns
     -------
     DataFrame
-        `place` and `fiber` of `measure_cells`, one row per label (index `label`, ascending).
+        `place` and `fiber` of `measure_cells`, one row per label (index `label`, ascending). Vessels are
+        not known (`perimysial` instead), nor what is positive (in a fiber, `internal` unless it is crowded).
     """
     pixels = _list_pixels(labels)
-    place, fiber = _locate_cells(pixels, fibers, mpp, settings)
+    depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * mpp
+    nuclei = _map_nuclei(pixels, pixels.fill(depth_um > settings.growth_um), labels)
+    marked, lumens = np.zeros(len(pixels.labels), bool), np.zeros(labels.shape, bool)
+    place, fiber = place_cells(labels, nuclei, marked, fibers, lumens, mpp, settings)
     return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(pixels.labels, name="label"))
 
 
@@ -199,6 +204,12 @@ def _average_dab(pixels: _Pixels, stains: Stains, inner: Mask, marker: MarkerSet
     """Mean DAB of the compartment, nothing taken off."""
     where = {"nucleus": inner, "cell": np.ones(len(inner), bool)}.get(marker.compartment, ~inner)
     return pixels.mean(stains.dab[pixels.rows, pixels.columns], pixels.fill(where))
+
+
+def _map_nuclei(pixels: _Pixels, inner: Mask, labels: Labels) -> Mask:
+    nuclei = np.zeros(labels.shape, bool)
+    nuclei[pixels.rows[inner], pixels.columns[inner]] = True
+    return nuclei
 
 
 def _list_pixels(labels: Labels) -> _Pixels:
@@ -220,19 +231,6 @@ def _describe(pixels: _Pixels, stains: Stains, kind: str) -> pd.DataFrame:
             "area_um2": pixels.area * stains.mpp**2,
         }
     )
-
-
-def _measure_depth(labels: Labels) -> FloatImage:
-    """Distance of each pixel to the outside of its label, px; the image's border is no outside."""
-    edge = labels == 0
-    across = labels[:, 1:] != labels[:, :-1]
-    down = labels[1:] != labels[:-1]
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    edge[1:] |= down
-    edge[:-1] |= down
-    depth = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(np.where(labels > 0, depth + 1, 0), np.float32)
 
 
 def _choose_band(
@@ -332,30 +330,6 @@ def _rate_calls(dab: Floats, threshold_od: float, noise_od: float) -> Floats:
     # Staining itself varies by some tenths of the threshold, however quiet the image.
     scale = float(np.hypot(noise_od, 0.15 * threshold_od))
     return np.asarray(1 / (1 + np.exp(-np.minimum(np.abs(dab - threshold_od) / scale, 50))), float)
-
-
-def _locate_cells(
-    pixels: _Pixels, fibers: Labels, mpp: float, settings: CellSettings
-) -> tuple[npt.NDArray[np.object_], Ints]:
-    n = len(pixels.labels)
-    if not fibers.any():
-        return np.full(n, "endomysial", object), np.zeros(n, np.int64)
-    row = np.rint(pixels.mean(pixels.rows)).astype(int)
-    column = np.rint(pixels.mean(pixels.columns)).astype(int)
-    gap, nearest = cv2.distanceTransformWithLabels(
-        (fibers == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    owner = np.zeros(int(nearest.max()) + 1, np.int64)
-    owner[nearest[fibers > 0]] = fibers[fibers > 0]
-    fiber = owner[nearest[row, column]]
-    within = pixels.mean(fibers[pixels.rows, pixels.columns] == fiber[pixels.index]) > 0.5
-    deep = _measure_depth(fibers)[row, column] * mpp > settings.invading_depth_um
-    half = settings.perimysium_um / 2 / mpp
-    core = (gap > half).astype(np.uint8)
-    wide = cv2.distanceTransform(1 - core, cv2.DIST_L2, 5)[row, column] <= half
-    wide &= bool(core.any())
-    place = np.where(within & deep, "invading", np.where(wide, "perimysial", "endomysial"))
-    return place.astype(object), fiber
 
 
 def _touches_border(pixels: _Pixels, shape: tuple[int, ...]) -> Mask:

@@ -154,10 +154,24 @@ class CellSettings(Settings):
     """Radius of the local background of both stains; what is wider than twice this is not a cell."""
     ring_od: Density = 0.1
     """DAB above the local background of the faintest closed ring that makes a cell."""
+    inside_share: Share = 0.65
+    """Part of a nucleus that must lie inside a fiber for the cell to sit in it."""
     invading_depth_um: Positive = 3.0
-    """A cell whose center lies deeper in a fiber is inside it."""
-    perimysium_um: Positive = 25.0
+    """A nucleus whose center lies deeper in a fiber is not one of its rim."""
+    invading_nuclei: Annotated[int, Field(ge=2)] = 3
+    """So many nuclei deep in one fiber are invading cells; fewer are its own, unless positive."""
+    touching_um: Positive = 3.0
+    """A cell whose center is nearer to a fiber is endomysial, however wide the space."""
+    perimysium_um: Positive = 20.0
     """Narrowest space between fibers that is perimysium."""
+    perimysium_length_um: Positive = 150.0
+    """Shortest one; a shorter wide space is a hole in the endomysium."""
+    min_lumen_um: Positive = 6.0
+    """Diameter of the smallest lumen of a vessel; capillaries have smaller ones."""
+    max_lumen_um: Positive = 300.0
+    """Diameter of the largest lumen of a vessel."""
+    perivascular_um: Positive = 27.0
+    """Distance from a lumen, its wall included, up to which a cell outside of fascicles is perivascular."""
 
 
 class StatisticsSettings(Settings):

@@ -437,7 +437,13 @@ def _place_cells(
     cell = objects["kind"].eq("cell")
     rows = found.reindex(objects.loc[cell, "label"])
     objects = objects.copy()
-    objects.loc[cell, "place"] = rows["place"].to_numpy()
+    known, fresh = objects.loc[cell, "place"], rows["place"].to_numpy()
+    # Without stains no vessel is seen, nor which cells are positive; the edit changes neither.
+    same = objects.loc[cell, "fiber"].to_numpy() == rows["fiber"].to_numpy()
+    stays = (known.eq("perivascular") & (fresh == "perimysial")) | (
+        known.eq("invading") & (fresh == "internal") & same
+    )
+    objects.loc[cell, "place"] = np.where(stays, known, fresh)
     objects.loc[cell, "fiber"] = rows["fiber"].to_numpy()
     return objects
 

@@ -31,7 +31,7 @@ ORDER = (
         "fibers",
         "qupath",
     ),
-    *("cells", "feret", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
+    *("cells", "feret", "place", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),

@@ -93,7 +93,7 @@ def test_brown_fiber_makes_no_cell_positive_and_is_positive_itself():
     cells = measure_cells(labels, fibers, stains, MARKER, SETTINGS)
     assert len(cells) == 1
     assert not cells.positive[0]
-    assert (cells.place[0], cells.fiber[0]) == ("invading", 1)
+    assert (cells.place[0], cells.fiber[0]) == ("internal", 1)
     table = measure_fibers(fibers, labels, stains, MARKER)
     assert list(table.columns) == [
         *COLUMNS[:-1],
@@ -178,9 +178,20 @@ def test_places():
     for column in (15, 32, 80):
         nuclei = draw_disc(nuclei, 60, column, 2.5, 0.6)
     table = measure(stains_of(nuclei, blank()), fibers)
-    assert list(table.sort_values("x_um").place) == ["invading", "endomysial", "perimysial"]
+    assert list(table.sort_values("x_um").place) == ["internal", "endomysial", "perimysial"]
     assert at(table, 60, 15).fiber == 1
     assert at(table, 60, 80).fiber == 2
+
+
+@pytest.mark.parametrize(("compartment", "place"), [("membrane", "invading"), ("nucleus", "internal")])
+def test_a_positive_cell_in_a_fiber_invades_it_unless_the_marker_is_nuclear(compartment, place):
+    fibers = np.zeros(SHAPE, np.int32)
+    fibers[:, 20:100] = 1
+    distance = np.hypot(*(np.indices(SHAPE) - 60)) * MPP
+    stains = stains_of(blank(), np.where(distance < 4.4, 0.5, 0).astype(np.float32))
+    marker = MarkerSettings(compartment=compartment, threshold_od=0.1)
+    table = measure(stains, fibers, marker, (distance < 4.5).astype(np.int32))
+    assert (table.positive.tolist(), table.place.tolist()) == ([True], [place])
 
 
 def test_objects_at_the_border_say_so():

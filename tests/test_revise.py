@@ -22,6 +22,7 @@ from histoquant.revise import (
     Ground,
     RevisedField,
     StoredField,
+    _place_cells,
     complete_change,
     judge_field,
     needs_ground,
@@ -289,3 +290,16 @@ def test_what_was_noted_of_the_field_stays() -> None:
     found = revise_field(doubted, rejected, MARKER, SETTINGS)
     assert found.row["status"] == "no_fibers"
     assert found.row["reason"] == "no fiber counts in this field; the methods differ"
+
+
+def test_what_only_stains_tell_of_a_place_stays() -> None:
+    """A cell far from every fiber, around a vessel; and a positive one in a fiber."""
+    fibers, cells = np.zeros((400, 400), np.int32), np.zeros((400, 400), np.int32)
+    fibers[:100], fibers[300:] = 1, 2
+    cells[196:204, 196:204], cells[46:54, 196:204] = 1, 2
+    stored = {"kind": "cell", "label": [1, 2], "place": ["perivascular", "invading"], "fiber": [1, 1]}
+    objects = pd.DataFrame(stored)
+    assert _place_cells(objects, fibers, cells, MPP, SETTINGS)["place"].tolist() == stored["place"]
+    fibers[150:250, 150:250] = 3
+    found = _place_cells(objects, np.where(fibers == 1, 0, fibers), cells, MPP, SETTINGS)
+    assert found["place"].tolist() == ["internal", "perimysial"]

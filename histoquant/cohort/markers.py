@@ -23,7 +23,7 @@ from histoquant.stats import compute_statistics
 from histoquant.study import encode_name
 from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS
 
-PLACES = ("endomysial", "perimysial", "perivascular", "invading")
+PLACES = ("endomysial", "perimysial", "perivascular", "invading", "internal")
 _USED = ("ok", "incomplete")
 _OBJECTS = ["field", "kind", "positive", "counted", "nucleus", "place"]
 

@@ -1,0 +1,297 @@
+"""Where cells sit: between fibers, between fascicles, around a vessel, or in a fiber, its own or invading."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from histoquant.feret import measure_feret
+from histoquant.protocol import CellSettings
+from histoquant.stains import FloatImage, Stains
+
+Labels = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Names = npt.NDArray[np.object_]
+
+PLACES = ("endomysial", "perimysial", "perivascular", "invading", "internal")
+"""What may be said of a cell; `internal` is a nucleus of the fiber itself."""
+
+_NOISE_UM = 0.7
+# Of what a typical fiber takes up; white points are a few hundredths off, endomysium is half as dense.
+_CLEAR = 0.3
+# A crack is slim or jagged.
+_LEAST_SLIMNESS = 0.4
+_LEAST_SOLIDITY = 0.8
+_WALL_UM = (1.0, 4.0)
+_WALL_FIBERS = 0.3
+_WALL_DENSITY = 1.15
+# Nuclei along a fiber's rim are flat, cells that press into it are round.
+_ROUND = 0.6
+
+
+class _Spots(NamedTuple):
+    """Cells, one value each: pixel of the center; part of the nucleus in its fiber; short by long axis."""
+
+    row: Ints
+    column: Ints
+    fiber: Ints
+    share: Floats
+    flatness: Floats
+
+
+def place_cells(
+    labels: Labels,
+    nuclei: Mask,
+    marked: Mask,
+    fibers: Labels,
+    lumens: Mask,
+    mpp: float,
+    settings: CellSettings,
+) -> tuple[Names, Ints]:
+    """Say where cells sit.
+
+    In this order:
+
+    - in a fiber, if more than `inside_share` of the nucleus is: `invading` if the cell is marked and
+      round, or if `invading_nuclei` or more nuclei lie deeper than `invading_depth_um` in that fiber and
+      this one is deep or round; else `internal`, a nucleus of the fiber itself;
+    - `endomysial`, if the center is nearer than `touching_um` to a fiber, or in no wide space: one into
+      which a disc of `perimysium_um` fits and which is longer than `perimysium_length_um` or reaches the
+      image's border;
+    - `perivascular`, if a lumen is nearer than `perivascular_um`;
+    - else `perimysial`.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        Cells; 0 is background.
+    nuclei : ndarray of bool, same shape
+        Pixels of the cells' nuclei.
+    marked : ndarray of bool, shape (n,)
+        By label, ascending: cells that hold a marker which nuclei of fibers do not.
+    fibers : ndarray of int32, same shape
+        Fibers; 0 is background.
+    lumens : ndarray of bool, same shape
+        See `find_lumens`.
+    mpp : float
+        Pixel size, um/px.
+    settings : CellSettings
+        Distances in um.
+
+    Returns
+    -------
+    place : ndarray of object, shape (n,)
+        One of `PLACES` by label, ascending.
+    fiber : ndarray of int64, shape (n,)
+        The fiber that holds the center, or the nearest; 0 if there is none.
+    """
+    number = int(np.unique(labels[labels > 0]).size)
+    if not fibers.any() or not number:
+        return np.full(number, "endomysial", object), np.zeros(number, np.int64)
+    gap, owner = _find_nearest(fibers)
+    spots = _describe_cells(labels, nuclei, fibers, owner)
+    at = spots.row, spots.column
+    inside = spots.share > settings.inside_share
+    deep = inside & (measure_depth(fibers)[at] * mpp > settings.invading_depth_um)
+    crowd = np.bincount(spots.fiber[deep], minlength=int(fibers.max()) + 1)[spots.fiber]
+    round_ = spots.flatness > _ROUND
+    invading = inside & ((marked & round_) | ((crowd >= settings.invading_nuclei) & (deep | round_)))
+    wide = (gap[at] * mpp > settings.touching_um) & find_perimysium(fibers, mpp, settings)[at]
+    vessel = wide & (_measure_distance(lumens)[at] * mpp < settings.perivascular_um)
+    place = np.select(
+        [invading, inside, vessel, wide], ["invading", "internal", "perivascular", "perimysial"], "endomysial"
+    )
+    return place.astype(object), spots.fiber
+
+
+def measure_depth(labels: Labels) -> FloatImage:
+    """Measure the distance of each pixel to the outside of its label; the image's border is no outside.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        0 is background.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, columns)
+        px; 1 for a pixel at the rim, 0 for background.
+
+    Examples
+    --------
+    >>> measure_depth(np.array([[0, 0, 0], [4, 4, 4], [4, 4, 4]], np.int32)).round(0)[:, 1]
+    array([0., 1., 2.], dtype=float32)
+    """
+    edge = labels == 0
+    across = labels[:, 1:] != labels[:, :-1]
+    down = labels[1:] != labels[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    depth = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(np.where(labels > 0, depth + 1, 0), np.float32)
+
+
+def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
+    """Find spaces between fascicles: wide and long, where a hole among the fibers of one is short.
+
+    Parameters
+    ----------
+    fibers : ndarray of int32, shape (rows, columns)
+        Fibers; 0 is background.
+    mpp : float
+        Pixel size, um/px.
+    settings : CellSettings
+        `perimysium_um` and `perimysium_length_um`.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+    """
+    half = settings.perimysium_um / 2 / mpp
+    core = cv2.distanceTransform((fibers == 0).astype(np.uint8), cv2.DIST_L2, 5) > half
+    parts = np.asarray(cv2.connectedComponents(core.astype(np.uint8))[1], np.int32)
+    lengths = measure_feret(parts)["max_feret_px"] * mpp
+    long = np.zeros(int(parts.max()) + 1, bool)
+    long[lengths.index] = lengths > settings.perimysium_length_um
+    for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        long[side] = True
+    long[0] = False
+    return np.asarray(_measure_distance(long[parts]) <= half)
+
+
+def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSettings) -> Mask:
+    """Find lumens of vessels: clear, compact, between fibers, within a wall.
+
+    Clear means that haematoxylin and DAB together are less than 0.3 of a typical fiber's. The wall, 1 to
+    4 um from the lumen, is denser than the median of what lies between fibers, and hardly any fiber: a
+    crack has fibers for a wall. A lumen that is collapsed or full of blood is not seen.
+
+    Parameters
+    ----------
+    fibers, cells : ndarray of int32, shape (rows, columns)
+        Labels; 0 is background.
+    stains : Stains
+        Densities on the same grid.
+    settings : CellSettings
+        `min_lumen_um` and `max_lumen_um`.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+    """
+    found = np.zeros(fibers.shape, bool)
+    density = np.asarray(
+        cv2.GaussianBlur(stains.haematoxylin + stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32
+    )
+    some = np.s_[::2, ::2]
+    in_fibers = density[some][fibers[some] > 0]
+    if not in_fibers.size:
+        return found
+    clear = density < _CLEAR * np.median(in_fibers)
+    ground = (fibers == 0) & (cells == 0) & ~clear
+    if not ground[some].any():
+        return found
+    between = float(np.median(density[some][ground[some]]))
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(
+        (clear & (fibers == 0)).astype(np.uint8), connectivity=4
+    )
+    for number in _choose_sizes(boxes[:count], fibers.shape, stains.mpp, settings):
+        box = _crop(boxes[number], _WALL_UM[1] / stains.mpp)
+        lumen = parts[box] == number
+        if _is_compact(lumen) and _has_wall(
+            lumen, density[box], ground[box], fibers[box], between, stains.mpp
+        ):
+            found[box] |= lumen
+    return found
+
+
+def _choose_sizes(
+    boxes: npt.NDArray[np.int32], shape: tuple[int, ...], mpp: float, settings: CellSettings
+) -> Ints:
+    """Parts of fitting area that the image's border does not cut; part 0 is what is not clear."""
+    left, top, width, height, area = boxes.T
+    diameter_um = 2 * np.sqrt(area / np.pi) * mpp
+    fits = (diameter_um >= settings.min_lumen_um) & (diameter_um <= settings.max_lumen_um)
+    fits &= (left > 0) & (top > 0) & (left + width < shape[1]) & (top + height < shape[0])
+    fits[0] = False
+    return np.flatnonzero(fits)
+
+
+def _crop(box: npt.NDArray[np.int32], around_px: float) -> tuple[slice, slice]:
+    left, top, width, height = (int(value) for value in box[:4])
+    reach = int(np.ceil(around_px)) + 1
+    return (
+        slice(max(top - reach, 0), top + height + reach),
+        slice(max(left - reach, 0), left + width + reach),
+    )
+
+
+def _is_compact(part: Mask) -> bool:
+    widths = measure_feret(part.astype(np.int32)).iloc[0]
+    hull = cv2.convexHull(np.argwhere(part).astype(np.int32))
+    # The hull runs through the middles of pixels.
+    filled = float(part.sum()) / (cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + 1)
+    return bool(
+        widths["min_feret_px"] > _LEAST_SLIMNESS * widths["max_feret_px"] and filled > _LEAST_SOLIDITY
+    )
+
+
+def _has_wall(
+    lumen: Mask, density: FloatImage, ground: Mask, fibers: Labels, between: float, mpp: float
+) -> bool:
+    away_um = _measure_distance(lumen) * mpp
+    wall = (away_um > _WALL_UM[0]) & (away_um <= _WALL_UM[1])
+    seen = wall & ground
+    if not seen.any() or (fibers[wall] > 0).mean() > _WALL_FIBERS:
+        return False
+    return bool(density[seen].mean() > _WALL_DENSITY * between)
+
+
+def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels, owner: Labels) -> _Spots:
+    rows, columns = np.nonzero(labels)
+    index = np.unique(labels[rows, columns], return_inverse=True)[1]
+    row, column = (np.rint(_average(index, values)).astype(np.int64) for values in (rows, columns))
+    fiber = owner[row, column].astype(np.int64)
+    # A cell without a nucleus is judged by its whole.
+    inner = nuclei[rows, columns]
+    inner |= (np.bincount(index[inner], minlength=len(row)) == 0)[index]
+    rows, columns, index = rows[inner], columns[inner], index[inner]
+    share = _average(index, fibers[rows, columns] == fiber[index])
+    return _Spots(row, column, fiber, share, _measure_flatness(index, rows, columns))
+
+
+def _average(index: Ints, values: npt.NDArray[np.generic]) -> Floats:
+    return np.asarray(np.bincount(index, values) / np.bincount(index))
+
+
+def _measure_flatness(index: Ints, rows: Ints, columns: Ints) -> Floats:
+    """Short by long axis of the ellipse with the same second moments; a pixel has some itself."""
+    down = rows - _average(index, rows)[index]
+    right = columns - _average(index, columns)[index]
+    yy, xx, xy = (_average(index, values) for values in (down**2, right**2, down * right))
+    middle, spread = (xx + yy) / 2 + 1 / 12, np.hypot((xx - yy) / 2, xy)
+    return np.asarray(np.sqrt(np.maximum(middle - spread, 0) / (middle + spread)))
+
+
+def _find_nearest(fibers: Labels) -> tuple[FloatImage, Labels]:
+    """Distance to the nearest fiber, px, and its label."""
+    gap, nearest = cv2.distanceTransformWithLabels(
+        (fibers == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    owner = np.zeros(int(nearest.max()) + 1, np.int32)
+    owner[nearest[fibers > 0]] = fibers[fibers > 0]
+    return np.asarray(gap, np.float32), owner[nearest]
+
+
+def _measure_distance(mask: Mask) -> FloatImage:
+    """Distance to the mask, px; infinite without one."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
