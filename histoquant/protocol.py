@@ -216,8 +216,8 @@ class QcSettings(Settings):
     """Most DAB of the median pixel of tissue."""
     max_haematoxylin_angle_deg: Annotated[float, Field(gt=0, le=90)] = 6.0
     """Angle between the haematoxylin of nuclei and the vector used."""
-    max_dab_angle_deg: Annotated[float, Field(gt=0, le=90)] = 9.0
-    """Angle between the DAB of brown structures and the vector used."""
+    max_dab_angle_deg: Annotated[float, Field(gt=0, le=90)] = 90.0
+    """Angle between the DAB of brown structures and the vector used; 90: not judged, since JPEG moves it."""
     max_negative_share: Share = 0.1
     """Share of the field in which a stain is below -0.05."""
 

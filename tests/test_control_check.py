@@ -72,6 +72,7 @@ def test_the_command_gives_verdicts_files_and_a_history(study: Path, tmp_path: P
     page = (tmp_path / "out" / "qc.html").read_text(encoding="utf-8")
     assert "Of 4 slides: pass 2, look 0, repeat 2." in page
     assert "too few controls for a baseline" in page
+    assert page.count("data:image/webp") == 3
     history = read_history(tmp_path / "h.sqlite")
     assert set(history["section"]) == {"ctrl-CD19"}
     assert set(history["batch"]) == {"b9"}
@@ -94,6 +95,7 @@ def test_a_control_far_from_its_baseline_fails_a_study_of_good_slides(study: Pat
     assert "ctrl-CD19: haematoxylin_strong_od breaks 1-2s 1-3s" in done.stderr
     page = (tmp_path / "out" / "qc.html").read_text(encoding="utf-8")
     assert "Haematoxylin of nuclei" in page
+    assert "Controls that break a rule: ctrl-CD19." in page
     assert "one control beyond 3 SD" in page
 
 

@@ -57,8 +57,13 @@ def build_page(
     """
     bad = any(check.verdict == "repeat" for check in checks) or bool(rejected["rules"].map(is_rejected).any())
     parts = [
-        Part("Verdict", state=tell_verdicts(checks), bad=bad, tables=[tabulate_verdicts(checks)]),
-        Part("Slides", pictures=_show(checks)),
+        Part(
+            "Verdict",
+            state=f"{tell_verdicts(checks)}{_tell_rejected(rejected)}",
+            bad=bad,
+            tables=[tabulate_verdicts(checks)],
+        ),
+        *([Part("Slides", pictures=shown)] if (shown := _show(checks)) else []),
         Part("Measures", tables=[tabulate_measures(checks)]),
         *([_chart(series, rejected)] if len(series) else []),
         Part("How it was judged", points=_HOW),
@@ -72,6 +77,11 @@ def tell_verdicts(checks: Sequence[SlideCheck]) -> str:
     return (
         f"Of {len(checks)} slides: pass {counts['pass']}, look {counts['look']}, repeat {counts['repeat']}."
     )
+
+
+def _tell_rejected(rejected: pd.DataFrame) -> str:
+    own = rejected[rejected["rules"].map(is_rejected).astype(bool)]
+    return f" Controls that break a rule: {', '.join(sorted(set(own['section'])))}." if len(own) else ""
 
 
 def tabulate_verdicts(checks: Sequence[SlideCheck]) -> Table:
@@ -107,6 +117,12 @@ def _show(checks: Sequence[SlideCheck]) -> list[Image]:
     ]
 
 
+def _name(measure: object) -> str:
+    """Name of a charted measure within a sentence."""
+    name = CHARTED[str(measure)]
+    return name[0].lower() + name[1:]
+
+
 def _chart(series: pd.DataFrame, rejected: pd.DataFrame) -> Part:
     """Charts of the series that have a baseline, and what their rules say of this study's controls."""
     figures, waiting = [], 0
@@ -115,13 +131,12 @@ def _chart(series: pd.DataFrame, rejected: pd.DataFrame) -> Part:
             waiting += 1
             continue
         name = CHARTED[str(measure)]
-        caption = (
-            f"{marker}, {control} control: {name.lower()}. Lines: mean and 1, 2 and 3 SD of the baseline."
-        )
+        about = f"{marker}, {control} control: {_name(measure)}"
+        caption = f"{about}. Lines: mean and 1, 2 and 3 SD of the baseline."
         figures.append(Figure(Markup(plot_series(own, name)), caption))
     texts = [f"{waiting} series have too few controls for a baseline, and are not judged."] if waiting else []
     points = [
-        f"{row['section']} (batch {row['batch']}), {CHARTED[str(row['measure'])].lower()}: {row['rules']}."
+        f"{row['section']} (batch {row['batch']}), {_name(row['measure'])}: {row['rules']}."
         for row in rejected.to_dict("records")
     ] or ["No control of this study breaks a rule."]
     broken = sorted({name for rules in rejected["rules"] for name in rules.split()}, key=list(MEANINGS).index)

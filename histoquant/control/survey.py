@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 
 from histoquant.errors import HistoquantError
+from histoquant.pictures import encode_webp
 from histoquant.prepare import FieldTask, measure_quality, prepare_section
 from histoquant.protocol import Protocol, QcSettings
 from histoquant.qc.compression import read_jpeg_quality
@@ -24,6 +25,7 @@ Values = Mapping[str, float]
 
 _DQT = b"\xff\xdb"
 _HEAD_BYTES = 65_536
+_PICTURE_PX = 380
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SlideCheck:
     fields : tuple of dict
         Measures of each field.
     overview : bytes or None
-        WebP of the section with its fields.
+        WebP of the section with its fields, or of its first image.
     """
 
     section: Section
@@ -77,6 +79,7 @@ def check_section(section: Section, protocol: Protocol, seed: int) -> SlideCheck
         prepared = prepare_section(section, protocol, seed)
         tasks = prepared.tasks[: protocol.qc.fields]
         fields = tuple(_measure_task(task, protocol) for task in tasks)
+        overview = prepared.overview or _draw_image(tasks[0])
     except HistoquantError as error:
         return SlideCheck(section, "repeat", (f"cannot be checked: {error}",))
     verdict, reasons = decide(fields, protocol.qc)
@@ -87,7 +90,7 @@ def check_section(section: Section, protocol: Protocol, seed: int) -> SlideCheck
     )
     if lost and verdict == "pass":
         verdict = "look"
-    return SlideCheck(section, verdict, (*reasons, *lost), take_medians(fields), fields, prepared.overview)
+    return SlideCheck(section, verdict, (*reasons, *lost), take_medians(fields), fields, overview)
 
 
 def decide(fields: Sequence[Values], settings: QcSettings) -> tuple[Verdict, tuple[str, ...]]:
@@ -164,6 +167,14 @@ def read_file_quality(path: Path) -> float:
     table = data[start + 5 : start + 69]
     eight_bit = start >= 0 and len(table) == 64 and data[start + 4] == 0
     return read_jpeg_quality(list(table)) if eight_bit else float("nan")
+
+
+def _draw_image(task: FieldTask) -> bytes:
+    """A camera image, small."""
+    with open_slide(task.path, task.mpp, task.kind) as slide:
+        return encode_webp(
+            slide.overview(max(slide.width_px, slide.height_px) * task.mpp / _PICTURE_PX).pixels
+        )
 
 
 def _measure_task(task: FieldTask, protocol: Protocol) -> dict[str, float]:
