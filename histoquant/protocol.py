@@ -37,7 +37,7 @@ class MarkerSettings(Settings):
     compartment: Literal["nucleus", "membrane", "cytoplasm", "cell"] = "membrane"
     """Part of the cell in which DAB is measured."""
     threshold_od: Density = 0.07
-    """DAB optical density in the compartment, above the surroundings, beyond which a cell is positive."""
+    """DAB (OD) in the compartment, above the surroundings (`qupath`: as it is), of a positive cell."""
     fiber_threshold_od: Density = 0.1
     """DAB optical density, above the median fiber of the region, beyond which a fiber is positive."""
     count_without_nucleus: bool = False
@@ -118,11 +118,11 @@ class QupathSettings(Settings):
     """Cell detection after QuPath, with its parameters and defaults; only with `cells.method = "qupath"`."""
 
     background_um: Annotated[float, Field(ge=0, le=50)] = 8.0
-    """Radius of the background that is taken off; 0: none is."""
+    """Radius of the background that is taken off; 0: nothing is."""
     max_background_od: Positive = 2.0
     """Where the background is darker than this there are no nuclei; only with a background radius."""
     median_um: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Radius of a median filter; 0: none."""
+    """Radius of a median filter; 0: no filter."""
     sigma_um: Annotated[float, Field(gt=0, le=20)] = 1.5
     """Sigma of the Gaussian filter."""
     threshold_od: Annotated[float, Field(ge=0, le=10)] = 0.1

@@ -158,6 +158,14 @@ def test_a_complete_run_says_so():
     assert "Sections not measured in full" not in text
 
 
+def test_the_method_of_the_cells_is_told():
+    run = make_run()
+    assert "Precipitate, pigment" in build_report(run)
+    page = build_report(replace(run, run={**run.run, "protocol": {"cells": {"method": "qupath"}}}))
+    assert "Precipitate, pigment" not in page
+    assert "after QuPath’s method" in page
+
+
 def test_sections_that_only_run_json_knows_are_named():
     run = make_run()
     states = {**run.run["sections"], "P99-BAFF": {"status": "pending", "reason": ""}}

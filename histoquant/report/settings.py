@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, get_args
@@ -42,6 +43,15 @@ def read_setting(run: Mapping[str, Any], block: str, key: str, default: Any) -> 
     return ((run.get("protocol") or {}).get(block) or {}).get(key, default)
 
 
+_CELLS = defaultdict(
+    str,
+    histoquant="Precipitate, pigment, folds and DAB-positive fibers are not cells.",
+    qupath="Cells were found after QuPath’s method, for comparison: DAB is the mean of the compartment, "
+    "its surroundings not taken off, and only size is refused.",
+)
+"""What each method of finding cells means for a positive one."""
+
+
 def read_measure(run: Mapping[str, Any]) -> dict[str, str]:
     """Read from the protocol what the page's text on the measurement names."""
     shape = str(read_setting(run, "fields", "shape", "circle"))
@@ -56,6 +66,7 @@ def read_measure(run: Mapping[str, Any]) -> dict[str, str]:
         "inset": f"{float(read_setting(run, 'fields', 'inset_um', 60.0)):g} µm",
         "tissue": f"{100 * float(read_setting(run, 'fields', 'min_tissue_fraction', 0.7)):g} %",
         "draws": format_count(read_setting(run, "statistics", "draws", 10_000)),
+        "cells": _CELLS[str(read_setting(run, "cells", "method", "histoquant"))],
     }
 
 
