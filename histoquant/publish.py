@@ -239,7 +239,7 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
             links={key: f"{up}{place}.jpg" for key, place in places.items()},
             rules=compare_rules(objects, fields),
             sizes=list_sizes(objects, sections),
-            validations=_read_validations(path) if reviewer is None else {},
+            validations=_read_validations(path, reviewer),
             reviewer=reviewer,
             notes=tuple(notes),
         )
@@ -248,14 +248,19 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
     return folder / "report.html"
 
 
-def _read_validations(path: Path) -> dict[str, pd.DataFrame]:
-    """agreement.csv of every comparison, by the link to its page."""
-    pages = sorted((path / "validation").glob("*/validation.html"))
+def _read_validations(path: Path, reviewer: str | None) -> dict[str, pd.DataFrame]:
+    """agreement.csv of every comparison of the run, or of a reviewer, by the link to its page."""
+    if reviewer is None:
+        up, place, pages = "", "validation", (path / "validation").glob("*/validation.html")
+    else:
+        start = encode_name(f"{reviewer} against -")[:-1]
+        up, place, pages = "../../", "readers", (path / "readers").glob("*/validation.html")
+        pages = (page for page in pages if page.parent.name.startswith(start))
     return {
-        f"validation/{quote(page.parent.name)}/validation.html": results.read_table(
+        f"{up}{place}/{quote(page.parent.name)}/validation.html": results.read_table(
             page.with_name("agreement.csv"), _AGREEMENT_COLUMNS
         )
-        for page in pages
+        for page in sorted(pages)
     }
 
 

@@ -1,4 +1,4 @@
-"""Command that compares a run with truth: validate."""
+"""Commands that compare counts of the same fields: validate, agree."""
 
 from __future__ import annotations
 
@@ -38,6 +38,32 @@ def validate(folder: Path, truth: Path) -> int:
     print(_format(found.agreement))
     print(found.folder / "validation.html")
     return PARTLY if found.notes else OK
+
+
+@app.command
+def agree(folder: Path, first: str, second: str | None = None) -> int:
+    """Compare two reviewers of a run, or the program and one: limits of agreement, ICC(2,1), kappa.
+
+    Writes fields.csv, sections.csv, cells.csv, agreement.csv and validation.html to
+    readers/FIRST against SECOND/ of the folder; for the program to validation/reviewer FIRST/, which
+    `histoquant report` shows.
+
+    Parameters
+    ----------
+    folder
+        A run's folder.
+    first
+        A reviewer.
+    second
+        Another reviewer; the program if not given.
+    """
+    from histoquant.readers import compare_readers
+
+    place, agreement = compare_readers(folder, first, second)
+    shown = agreement[agreement["measure"].isin(["bias", "limit_low", "limit_high", "icc", "f1", "kappa"])]
+    print(shown.round(3).to_string(index=False))
+    print(place / "validation.html")
+    return OK
 
 
 def _format(agreement: pd.DataFrame) -> str:
