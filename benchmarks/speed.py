@@ -397,6 +397,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=9_000, help="of the rendered sections")
     parser.add_argument("--repeats", type=int, default=3, help="turns of every contestant")
+    parser.add_argument("--fields", type=int, choices=(1, 2), default=2, help="fields to measure")
+    parser.add_argument("--field-alone", action="store_true", help="leave out workers and sections")
     parser.add_argument(
         "--histomicstk", type=Path, default=ROOT / ".cache" / "histomicstk", help="its environment"
     )
