@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.cells import subtract_background
+from histoquant.direction import LONGITUDINAL, find_longitudinal
 from histoquant.feret import measure_feret
 from histoquant.place import find_lumens, measure_depth, place_cells
-from histoquant.protocol import CellSettings, MarkerSettings
+from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
 from histoquant.stains import FloatImage, Stains, predict_edge_dab
 
 Labels = npt.NDArray[np.int32]
@@ -63,7 +64,9 @@ class _Pixels:
         return np.asarray(where | bare[self.index])
 
 
-def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: MarkerSettings) -> pd.DataFrame:
+def measure_fibers(
+    labels: Labels, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
+) -> pd.DataFrame:
     """Measure fibers.
 
     Parameters
@@ -74,6 +77,8 @@ def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: Marker
         Densities at the working resolution.
     marker : MarkerSettings
         For `fiber_threshold_od`.
+    settings : FiberSettings
+        What is longitudinal.
 
     Returns
     -------
@@ -94,7 +99,8 @@ def measure_fibers(labels: Labels, cells: Labels, stains: Stains, marker: Marker
     table["max_feret_um"] = feret["max_feret_px"].to_numpy() * stains.mpp
     table["dab_od"] = dab
     table["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
-    table["reason"] = _join_reasons({CUT: _touches_border(pixels, labels.shape)})
+    along = find_longitudinal(table["min_feret_um"], table["max_feret_um"], settings)
+    table["reason"] = _join_reasons({CUT: _touches_border(pixels, labels.shape), LONGITUDINAL: along})
     return table
 
 

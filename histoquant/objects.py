@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.annotations import Annotations, labels_to_features, make_properties, rasterize_area
+from histoquant.direction import LONGITUDINAL
 from histoquant.geometry import Field, rasterize_field
 from histoquant.inclusion import count_half_area, measure_inclusion
 from histoquant.measure import measure_cells, measure_fibers
-from histoquant.protocol import CellSettings, MarkerSettings
+from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
 from histoquant.stains import Stains
 
 OBJECT_COLUMNS = (
@@ -33,6 +34,7 @@ _TYPES: dict[Hashable, Any] = {
 }
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+_FIBERS = FiberSettings()
 _COLORS = {"fiber": (0, 114, 178), "cell": (213, 94, 0)}
 
 
@@ -69,6 +71,7 @@ def list_objects(
     inside: Mask,
     marker: MarkerSettings,
     settings: CellSettings,
+    fiber_settings: FiberSettings = _FIBERS,
 ) -> pd.DataFrame:
     """Measure every object of a field and its margin, and say which count by the half-area rule.
 
@@ -88,6 +91,8 @@ def list_objects(
         What makes a cell positive, and whether one without a nucleus counts.
     settings : CellSettings
         Of cells.
+    fiber_settings : FiberSettings, optional
+        Of fibers.
 
     Returns
     -------
@@ -96,7 +101,7 @@ def list_objects(
     """
     parts = []
     for labels, table in (
-        (fibers, measure_fibers(fibers, cells, stains, marker)),
+        (fibers, measure_fibers(fibers, cells, stains, marker, fiber_settings)),
         (cells, measure_cells(cells, fibers, stains, marker, settings)),
     ):
         table = table.join(measure_inclusion(labels, inside), on="label")
@@ -111,12 +116,12 @@ def list_objects(
 
 
 def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series[bool]:
-    """Objects that may count: all but cells without a nucleus, unless the marker counts those.
+    """Objects that may count: no longitudinal fibers, and cells without a nucleus only if the marker says so.
 
     Parameters
     ----------
     objects : DataFrame
-        Columns kind and nucleus.
+        Columns kind, nucleus and, where fibers matter, reason.
     marker : MarkerSettings
         Whether cells without a nucleus count.
 
@@ -125,7 +130,10 @@ def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series
     Series of bool
     """
     hidden = objects["kind"].eq("cell") & ~objects["nucleus"].astype("boolean").fillna(True).astype(bool)
-    return pd.Series(True, objects.index) if marker.count_without_nucleus else ~hidden
+    along = objects["kind"].eq("fiber")
+    # Who asks about cells alone need not read the reasons.
+    along &= objects["reason"].str.contains(LONGITUDINAL) if "reason" in objects else False
+    return ~along if marker.count_without_nucleus else ~along & ~hidden
 
 
 def outline_objects(

@@ -54,7 +54,7 @@ STYLES = {
     "cell": Style("cell inside the field, not positive", SKY, 1, "solid"),
     "straddling_in": Style("cut by the field’s edge, more than half inside: counted", BLUE, 2, "solid"),
     "straddling_out": Style("cut by the field’s edge, not counted", VERMILLION, 2, "dashed"),
-    "outside": Style("not counted: outside the field, or a cell without nucleus", GREY, 1, "dotted"),
+    "outside": Style("not counted: outside the field, without nucleus, or longitudinal", GREY, 1, "dotted"),
 }
 """Outlines by kind of object; a positive cell adds a dot, a positive fiber a diamond."""
 

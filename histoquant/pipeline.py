@@ -13,6 +13,7 @@ import pandas as pd
 from histoquant import pictures
 from histoquant.cells import find_cells
 from histoquant.counts import count_field
+from histoquant.direction import tell_direction
 from histoquant.fibers import cross_check_fibers, get_segmenter
 from histoquant.geometry import Field
 from histoquant.objects import find_inside, list_objects, outline_objects
@@ -74,15 +75,18 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
     fibers = get_segmenter(protocol.fibers)(stains)
     cells = find_cells(stains, protocol.cells, marker.compartment)
     inside = find_inside(field, task.annotations, stains)
-    objects = list_objects(field.number, fibers, cells, stains, inside, marker, protocol.cells)
+    objects = list_objects(
+        field.number, fibers, cells, stains, inside, marker, protocol.cells, protocol.fibers
+    )
     row = {
         **describe_field(field),
         "tissue_fraction": task.tissue_fraction,
         "tissue_mm2": task.tissue_fraction * field.area_um2 / 1e6,
         **count_field(objects),
     }
+    along = tell_direction(objects, protocol.fibers)
     doubt = cross_check_fibers(fibers, stains, inside, protocol.fibers)
-    row["reason"] = "; ".join(filter(None, [row["reason"], doubt, *flags]))
+    row["reason"] = "; ".join(filter(None, [row["reason"], along, doubt, *flags]))
     row["quality"] = quality
     if flags and protocol.qc.exclude and row["status"] == "ok":
         row["status"] = "excluded"

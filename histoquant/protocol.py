@@ -110,6 +110,12 @@ class FiberSettings(Settings):
     """ONNX file for the network, of the form of the shipped one; empty for the shipped one."""
     min_area_um2: Positive = 100.0
     """Smaller profiles are not fibers."""
+    longitudinal_ratio: Annotated[float, Field(ge=1)] = 3.0
+    """Length (maximal by minimal Feret diameter) above which a fiber is cut along, and not counted."""
+    longitudinal_length_um: Positive = 150.0
+    """Length that a fiber cut along must also exceed; small angular fibers are slim too."""
+    longitudinal_share: Share = 0.1
+    """Share of longitudinal fibers in a field's fiber area above which the field is flagged."""
     cross_check: Share = 0.33
     """Difference to the classical method's number of fibers, as a share, that flags a field; 0: no check."""
 

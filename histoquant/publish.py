@@ -223,6 +223,7 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
     }
     objects = read_objects(path, fields, sections, protocol, reviewer)
     notes = [*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)]
+    notes += _note_longitudinal(objects)
     up = "" if reviewer is None else "../../"
     if reviewer is not None:
         notes.append("Pictures show the objects as the program found them, before the edits.")
@@ -362,6 +363,7 @@ def _count_by_rules(objects: pd.DataFrame, field: Field) -> pd.DataFrame:
     center = contains_points(field, objects["x_um"].to_numpy(float), objects["y_um"].to_numpy(float))
     fiber = objects["kind"].eq("fiber")
     cell = ~fiber & objects["positive"] & objects["countable"]
+    fiber &= objects["countable"]
     rules = (count_half_area(fraction), center, fraction.gt(0), fraction.eq(1))
     counts = [((fiber & rule).sum(), (cell & rule).sum()) for rule in rules]
     return pd.DataFrame(counts, index=list(_RULES), columns=["fibers", "positive_cells"])
@@ -411,6 +413,13 @@ def _note_rings(objects: pd.DataFrame) -> list[str]:
     inside = objects["kind"].eq("cell") & objects["fraction_in_field"].gt(0.5)
     hidden = int((inside & objects["positive"].astype(bool) & ~objects["countable"].astype(bool)).sum())
     return [f"Positive rings without a nucleus in the plane, not counted: {hidden}."] if hidden else []
+
+
+def _note_longitudinal(objects: pd.DataFrame) -> list[str]:
+    """How many fibers in the fields are cut along their length."""
+    along = objects["kind"].eq("fiber") & ~objects["countable"].astype(bool)
+    number = int((along & objects["fraction_in_field"].gt(0.5)).sum())
+    return [f"Fibers cut along their length, not counted: {number}."] if number else []
 
 
 def _find_version(name: str) -> str | None:

@@ -31,7 +31,8 @@ ORDER = (
         "fibers",
         "qupath",
     ),
-    *("cells", "feret", "place", "measure", "inclusion", "counts", "tables", "objects", "stats", "agreement"),
+    *("cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
+    *("tables", "objects", "stats", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),

@@ -7,7 +7,7 @@ from test_cells import MPP, SETTINGS, SHAPE, blank, draw_disc, draw_ring, stains
 from histoquant.cells import find_cells
 from histoquant.geometry import Patch
 from histoquant.measure import measure_cells, measure_fibers
-from histoquant.protocol import MarkerSettings
+from histoquant.protocol import FiberSettings, MarkerSettings
 from histoquant.stains import DEFAULT_VECTORS, separate_stains
 
 MARKER = MarkerSettings(compartment="membrane", threshold_od=0.1)
@@ -94,7 +94,7 @@ def test_brown_fiber_makes_no_cell_positive_and_is_positive_itself():
     assert len(cells) == 1
     assert not cells.positive[0]
     assert (cells.place[0], cells.fiber[0]) == ("internal", 1)
-    table = measure_fibers(fibers, labels, stains, MARKER)
+    table = measure_fibers(fibers, labels, stains, MARKER, FiberSettings())
     assert list(table.columns) == [
         *COLUMNS[:-1],
         "min_feret_um",
@@ -198,7 +198,7 @@ def test_objects_at_the_border_say_so():
     labels = np.zeros(SHAPE, np.int32)
     labels[:10, 50:60], labels[50:60, 50:60] = 1, 2
     stains = stains_of(np.full(SHAPE, 0.0, np.float32), blank())
-    table = measure_fibers(labels, NO_FIBERS, stains, MARKER)
+    table = measure_fibers(labels, NO_FIBERS, stains, MARKER, FiberSettings())
     assert list(table.reason) == ["cut by the border of the image", ""]
     assert measure(stains, labels=labels).reason[0].startswith("cut by the border of the image; no nucleus")
 
@@ -206,7 +206,7 @@ def test_objects_at_the_border_say_so():
 def test_nothing_gives_empty_tables():
     stains = stains_of(blank(), blank())
     assert len(measure(stains, labels=NO_FIBERS)) == 0
-    assert len(measure_fibers(NO_FIBERS, NO_FIBERS, stains, MARKER)) == 0
+    assert len(measure_fibers(NO_FIBERS, NO_FIBERS, stains, MARKER, FiberSettings())) == 0
     assert "confidence" in measure(stains, labels=NO_FIBERS)
 
 

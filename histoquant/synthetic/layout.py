@@ -62,13 +62,25 @@ def arrange_section(
     -------
     Layout
     """
+    size_um = size_um[0] / settings.stretch, size_um[1]
     tissue = _outline(rng, size_um, settings)
     area_mm2 = tissue.area / 1e6
     foci = _scatter(rng, tissue, settings.foci_per_mm2 * area_mm2, settings.focus_um)
     fascicles = _fascicles(rng, tissue, settings)
     vessels = _vessels(rng, tissue, fascicles, round(settings.vessels_per_mm2 * area_mm2))
     fibers, kinds = _fibers(rng, fascicles, foci, settings)
-    return Layout(tissue, fascicles, fibers, kinds, vessels, foci)
+    layout = Layout(tissue, fascicles, fibers, kinds, vessels, foci)
+    return layout if settings.stretch == 1 else _stretch(layout, settings.stretch)
+
+
+def _stretch(layout: Layout, times: float) -> Layout:
+    """Lengthen all shapes along the rows, and move what is round."""
+    tissue, fascicles, fibers = (
+        shapely.transform(shapes, lambda points: points * [times, 1])
+        for shapes in (np.array([layout.tissue], object), layout.fascicles, layout.fibers)
+    )
+    move = np.array([times, 1.0, 1.0])
+    return Layout(tissue[0], fascicles, fibers, layout.kinds, layout.vessels * move, layout.foci * move)
 
 
 def divide_plane(sites: Floats, weights: Floats) -> tuple[Shapes, npt.NDArray[np.int64]]:

@@ -28,6 +28,8 @@ class LayoutSettings(Settings):
     """Amplitude of the bending of fiber outlines."""
     endomysium_um: Annotated[float, Field(ge=0.5, le=30)] = 2.6
     """Mean width of the gap between neighbouring fibers."""
+    stretch: Annotated[float, Field(ge=1, le=20)] = 1.0
+    """Length of a fiber by its width, along the rows, as a cut aslant shows it; 1 is cut across."""
     fascicle_um: Annotated[float, Field(ge=100, le=5000)] = 600.0
     """Mean diameter of a fascicle."""
     perimysium_um: Annotated[float, Field(ge=2, le=300)] = 28.0
