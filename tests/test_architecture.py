@@ -47,6 +47,7 @@ ORDER = (
         "cohort",
         "mri",
         "blot",
+        "planning",
         "demo",
         "cli",
         "__main__",
