@@ -359,7 +359,7 @@ def _revise(section: StoredSection, number: int, edits: Sequence[Edit]) -> Revis
     own = [edit for edit in edits if edit.field == number]
     ground = read_ground(section, number) if needs_ground(own) else None
     stored = read_stored_field(section, number)
-    return revise_field(stored, own, section.marker, section.protocol.cells, ground)
+    return revise_field(stored, own, section.marker, section.protocol, ground)
 
 
 def _compare_signed(trails: Mapping[str, History], sections: pd.DataFrame) -> list[str]:

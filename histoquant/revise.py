@@ -20,7 +20,7 @@ from histoquant.errors import EditError
 from histoquant.geometry import Field, rasterize_field
 from histoquant.measure import locate_cells
 from histoquant.objects import OBJECT_COLUMNS, list_objects
-from histoquant.protocol import CellSettings, MarkerSettings
+from histoquant.protocol import CellSettings, MarkerSettings, Protocol
 from histoquant.stains import Stains
 
 Labels = npt.NDArray[np.int32]
@@ -118,7 +118,7 @@ def revise_field(
     stored: StoredField,
     edits: Sequence[Change],
     marker: MarkerSettings,
-    settings: CellSettings,
+    protocol: Protocol,
     ground: Ground | None = None,
 ) -> RevisedField:
     """Apply a reviewer's edits to a field.
@@ -135,8 +135,8 @@ def revise_field(
         Edits that stand (`History.done`), in order; those of other fields are passed over.
     marker : MarkerSettings
         Of the section's marker.
-    settings : CellSettings
-        Of the protocol.
+    protocol : Protocol
+        Of the run.
     ground : Ground or None, optional
         Needed if `needs_ground`.
 
@@ -161,11 +161,12 @@ def revise_field(
     objects = stored.objects.reindex(columns=list(OBJECT_COLUMNS))
     objects = objects[objects["object"].isin(present - moved)]
     if not np.array_equal(fibers, stored.fibers):
-        objects = _place_cells(objects, fibers, cells, stored.mpp, settings)
+        objects = _place_cells(objects, fibers, cells, stored.mpp, protocol.cells)
     if moved & present:
         if ground is None:
             raise EditError("objects were drawn, so the slide's pixels are needed", f"field {number}")
-        fresh = list_objects(number, fibers, cells, ground.stains, ground.inside, marker, settings)
+        how = (marker, protocol.cells, protocol.fibers)
+        fresh = list_objects(number, fibers, cells, ground.stains, ground.inside, *how)
         fresh = _mark_drawn(fresh[fresh["object"].isin(moved)], sheet.added)
         objects = pd.concat([objects, fresh], ignore_index=True).astype(fresh.dtypes.to_dict())
     objects = _mark_called(objects, sheet.calls)

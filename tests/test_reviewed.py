@@ -128,7 +128,7 @@ def test_the_command_line_writes_what_a_script_computes(run: Path) -> None:
     assert done.returncode == 0, done.stderr
     folder = run / "reviewed" / "Li"
     assert done.stdout.strip() == str(folder / "statistics.csv")
-    script = revise_field(stored, changes, section.marker, section.protocol.cells, read_ground(section, 1))
+    script = revise_field(stored, changes, section.marker, section.protocol, read_ground(section, 1))
     fields = pd.read_csv(folder / "fields.csv").set_index(["section", "field"])
     row = fields.loc[(NAME, 1)]
     counts = ["fibers", "positive_cells", "straddling_fibers", "straddling_cells", "positive_fibers"]

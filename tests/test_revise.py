@@ -17,7 +17,7 @@ from histoquant.errors import EditError
 from histoquant.geometry import Field, rasterize_field
 from histoquant.measure import locate_cells
 from histoquant.objects import list_objects
-from histoquant.protocol import CellSettings, MarkerSettings
+from histoquant.protocol import FiberSettings, MarkerSettings, Protocol
 from histoquant.revise import (
     Ground,
     RevisedField,
@@ -32,7 +32,8 @@ from histoquant.stains import Stains
 
 MPP, X_UM, Y_UM = 0.5, 1000.0, 2000.0
 FIELD = Field(3, "square", X_UM + 20, Y_UM + 20, 20.0, 20.0)
-SETTINGS, MARKER = CellSettings(), MarkerSettings()
+PROTOCOL, MARKER = Protocol(), MarkerSettings()
+SETTINGS = PROTOCOL.cells
 
 
 def make_ground() -> Ground:
@@ -70,7 +71,7 @@ def box(top: float, left: float, bottom: float, right: float) -> list[tuple[floa
 
 
 def revise(*changes: Change, ground: bool = True) -> RevisedField:
-    return revise_field(make_field(), changes, MARKER, SETTINGS, make_ground() if ground else None)
+    return revise_field(make_field(), changes, MARKER, PROTOCOL, make_ground() if ground else None)
 
 
 def find(field: RevisedField | StoredField, name: str) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def test_no_edit_changes_nothing() -> None:
     stored = make_field()
     elsewhere = make_change("call", "4c1", positive=False)
     for edits in ([], [elsewhere], [make_change("include", 3)]):
-        found = revise_field(stored, edits, MARKER, SETTINGS)
+        found = revise_field(stored, edits, MARKER, PROTOCOL)
         assert found.row == stored.row
         assert found.objects is stored.objects
     accepted = revise(make_change("accept", "3c1"), ground=False)
@@ -284,10 +285,10 @@ def test_an_excluded_field_keeps_its_counts_and_says_why() -> None:
 def test_what_was_noted_of_the_field_stays() -> None:
     stored = make_field()
     doubted = StoredField({**stored.row, "reason": "the methods differ"}, *list(vars(stored).values())[1:])
-    found = revise_field(doubted, [make_change("reject", "3c1")], MARKER, SETTINGS)
+    found = revise_field(doubted, [make_change("reject", "3c1")], MARKER, PROTOCOL)
     assert found.row["reason"] == "the methods differ"
     rejected = [make_change("reject", name) for name in ("3f1", "3f2")]
-    found = revise_field(doubted, rejected, MARKER, SETTINGS)
+    found = revise_field(doubted, rejected, MARKER, PROTOCOL)
     assert found.row["status"] == "no_fibers"
     assert found.row["reason"] == "no fiber counts in this field; the methods differ"
 
@@ -303,3 +304,13 @@ def test_what_only_stains_tell_of_a_place_stays() -> None:
     fibers[150:250, 150:250] = 3
     found = _place_cells(objects, np.where(fibers == 1, 0, fibers), cells, MPP, SETTINGS)
     assert found["place"].tolist() == ["internal", "perimysial"]
+
+
+def test_a_redrawn_fiber_is_longitudinal_by_the_protocols_own_limits() -> None:
+    change = make_change("redraw", "3f2", outline=box(40, 30, 50, 58))
+    limits = {"longitudinal_ratio": 1.5, "longitudinal_length_um": 5.0}
+    strict = Protocol(fibers=FiberSettings(**limits))
+    for protocol, along in ((PROTOCOL, False), (strict, True)):
+        fiber = find(revise_field(make_field(), [change], MARKER, protocol, make_ground()), "3f2")
+        assert ("longitudinal" in fiber["reason"]) == along
+        assert fiber["counted"] != along
