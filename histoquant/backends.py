@@ -210,8 +210,9 @@ class _OpenSlideBackend:
             raise
 
     def close(self) -> None:
-        if self._handle is not None:
-            self._handle.close()
+        handle, self._handle = self._handle, None  # OpenSlide's own may be closed once only
+        if handle is not None:
+            handle.close()
         if self._tiles is not None:
             self._tiles.close()
 

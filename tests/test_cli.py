@@ -195,7 +195,7 @@ def test_a_slide_that_is_gone_costs_no_stored_result(
 def test_an_interrupted_run_says_that_what_is_finished_is_kept(small_study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["run", small_study / "STUDY.csv", "--out", out, "--protocol", small_study / "PROTOCOL.toml"]
-    command = [sys.executable, "-m", "histoquant", *map(str, words), "--workers", "2"]
+    command = [sys.executable, "-m", "histoquant", *map(str, words), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 120
     while not list(out.glob("sections/*/measured.json")) and time.monotonic() < limit:
