@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -196,7 +197,10 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(small_study: Path
     out = tmp_path / "out"
     words = ["run", small_study / "STUDY.csv", "--out", out, "--protocol", small_study / "PROTOCOL.toml"]
     command = [sys.executable, "-m", "histoquant", *map(str, words), "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
     limit = time.monotonic() + 120
     while not list(out.glob("sections/*/measured.json")) and time.monotonic() < limit:
         time.sleep(0.01)
