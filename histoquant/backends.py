@@ -177,6 +177,7 @@ class _OpenSlideBackend:
             icc_profile=None if profile is None else _name_profile(profile.tobytes()),
             bounds_px=(int(has("openslide.bounds-x", 0)), int(has("openslide.bounds-y", 0))),
         )
+        self._closed = False
         self._tiles = _open_tiles(path, self.levels) if self.about.format in _PLAIN_TILES else None
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Rgb:
@@ -198,6 +199,8 @@ class _OpenSlideBackend:
         downsample = self.levels[level].downsample
         origin = round(x * downsample), round(y * downsample)
         with self._lock:
+            if self._closed:
+                raise ValueError("the slide is closed")
             if self._handle is None:
                 self._handle = openslide.OpenSlide(self._path)
             handle = self._handle
@@ -210,8 +213,9 @@ class _OpenSlideBackend:
             raise
 
     def close(self) -> None:
-        handle, self._handle = self._handle, None  # OpenSlide's own may be closed once only
-        if handle is not None:
+        handle, self._handle = self._handle, None
+        self._closed = True
+        if handle is not None:  # OpenSlide's own may be closed once only
             handle.close()
         if self._tiles is not None:
             self._tiles.close()

@@ -229,7 +229,7 @@ class QcSettings(Settings):
 
 
 SHIPPED_MARKERS = {
-    # Bodies are darker than rings, and rarer: below 0.12 what is false outnumbers what is gained.
+    # Rendered bodies lie above 0.3 OD, some false ones just above 0.07 (docs/accuracy.md).
     "BAFF": MarkerSettings(compartment="cell", threshold_od=0.12),
     "BAFF-R": MarkerSettings(compartment="membrane", threshold_od=0.07),
     "CD19": MarkerSettings(compartment="membrane", threshold_od=0.07),

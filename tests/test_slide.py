@@ -207,6 +207,15 @@ def test_aperio_pyramid_reads_as_tifffile_does(tmp_path):
         assert [array.shape for array in slide.pyramid()] == [(600, 900, 3), (150, 225, 3), (37, 56, 3)]
 
 
+def test_a_closed_slide_is_closed_twice_in_peace_and_read_no_more(tmp_path):
+    slide = open_slide(write_aperio(tmp_path / "a.svs", make_rgb(600, 900)))
+    slide.read(25, 50, 100, 75)
+    slide.close()
+    slide.close()
+    with pytest.raises(SlideError, match="the slide is closed"):
+        slide.read(25, 50, 100, 75)
+
+
 def test_jpeg_tiles_decode_equally_in_openslide_and_tifffile(tmp_path):
     path = write_aperio(tmp_path / "a.svs", make_rgb(600, 900), compression="jpeg")
     with open_slide(path) as slide:
