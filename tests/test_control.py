@@ -73,10 +73,11 @@ def test_a_baseline_needs_enough_that_varies() -> None:
     assert set_baseline([1.0, 2.0, 3.0, 100.0], 3) == (2.0, 1.0, 3)
 
 
-def test_thirty_months_with_a_shift_are_caught_as_soon_as_theory_says() -> None:
-    """A shift of 2 SD: chance per run, by 1-3s alone, is P(z > 1) = 0.16, and 10-x ends it at 10 runs.
+def test_a_sudden_shift_is_caught_as_soon_as_theory_says() -> None:
+    """A shift of 2 SD. By 1-3s alone P(z > 1) = 0.159 a run: half are caught by run 5 (1 - 0.841^5 = 0.58).
 
-    With all rules the median must lie below 6 runs, the median of 1-3s alone being 4.
+    With 2-2s as well, a run passes only if z < 0, or 0 < z < 1 after a z < 0: the chance to pass n runs is
+    0.44 at 3 and 0.002 at 20, which 4-1s lowers further.
     """
     rng = np.random.default_rng(7)
     delays = []
