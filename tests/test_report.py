@@ -166,6 +166,12 @@ def test_the_method_of_the_cells_is_told():
     assert "after QuPath’s method" in page
 
 
+def test_a_field_that_counts_but_wants_a_look_says_both():
+    run = make_run()
+    fields = run.fields.assign(reason=["focus is poor", *[NAN] * (len(run.fields) - 1)])
+    assert "ok; look: focus is poor" in Page(build_report(replace(run, fields=fields))).text
+
+
 def test_sections_that_only_run_json_knows_are_named():
     run = make_run()
     states = {**run.run["sections"], "P99-BAFF": {"status": "pending", "reason": ""}}

@@ -100,7 +100,9 @@ def _tabulate_fields(section: str, fields: list[Any], hrefs: Mapping[int, str]) 
 
 def _list_field(row: Row, hrefs: Mapping[int, str]) -> tuple[str | Cell, ...]:
     status = format_text(row["status"])
-    reason = "" if is_absent(row["reason"]) else f": {row['reason']}"
+    # A field that counts may still want a look; "ok: dark" would say two things at once.
+    joint = "; look: " if status == "ok" else ": "
+    reason = "" if is_absent(row["reason"]) else f"{joint}{row['reason']}"
     x, y = ((None if is_absent(row[name]) else row[name] / 1000) for name in ("center_x_um", "center_y_um"))
     tissue = ABSENT if is_absent(row["tissue_fraction"]) else f"{100 * row['tissue_fraction']:.0f} %"
     return (
