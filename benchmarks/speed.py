@@ -28,7 +28,7 @@ import tifffile
 from plain_skimage import measure_plainly
 from tables import format_table
 
-from histoquant import fibers, network, pictures, pipeline, slide
+from histoquant import fibers, network, pictures, pipeline, prepare, slide
 from histoquant.executors import calm_threads
 from histoquant.geometry import rasterize_field
 from histoquant.prepare import FieldTask, prepare_section
@@ -50,8 +50,9 @@ COUNTED = ("read", "stains", "fiber network", "fibers from its maps", "cells", "
 """Stages from the region read to its counts; the rest is for people to look at."""
 STAGES: tuple[tuple[Any, str, str], ...] = (
     (slide.Slide, "read", "read"),
-    (pipeline, "separate_stains", "stains"),
-    (pipeline, "correct_spill", "stains"),
+    (prepare, "separate_stains", "stains"),
+    (prepare, "correct_spill", "stains"),
+    (pipeline, "measure_quality", "quality of the image"),
     (network, "run_network", "fiber network"),
     (fibers, "segment_with_network", "fibers from its maps"),
     (pipeline, "find_cells", "cells"),

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
+from scipy import ndimage as ndi
 from shapely.geometry import mapping
 from shapely.geometry import shape as make_geometry
 from shapely.geometry.base import BaseGeometry
-from skimage.measure import label
 
 from histoquant.errors import AnnotationError
 from histoquant.tracing import trace_rings
@@ -298,22 +299,34 @@ def labels_to_features(
     >>> feature["geometry"]
     {'type': 'Polygon', 'coordinates': [[[4.0, 0.0], [4.0, 2.0], [2.0, 2.0], [2.0, 0.0], [4.0, 0.0]]]}
     """
-    pieces = label(labels, background=0, connectivity=1).astype(np.int32)
-    polygons: dict[int, list[list[list[float]]]] = {}
     offset, scale = np.array([x_um, y_um]) / slide_mpp, mpp / slide_mpp
-    for piece, corners in trace_rings(pieces):
-        ring = np.round(np.array([*corners, corners[0]]) * scale + offset, _DIGITS)
-        polygons.setdefault(piece, []).append(ring.tolist())
-    owners = np.zeros(int(pieces.max(initial=0)) + 1, np.int64)
-    owners[pieces] = labels
-    objects: dict[int, list[Any]] = {}
-    for piece, rings in polygons.items():
-        objects.setdefault(int(owners[piece]), []).append(rings)
     known = properties or {}
-    return [
-        {"type": "Feature", "geometry": _make_polygon(parts), "properties": dict(known.get(number, {}))}
-        for number, parts in sorted(objects.items())
-    ]
+    names, places = _index_objects(labels)
+    features: list[dict[str, object]] = []
+    # One by one in its box: to walk the whole image costs far more than the objects in it.
+    for number, box in zip(names.tolist(), ndi.find_objects(places), strict=True):
+        pieces = cv2.connectedComponents((labels[box] == number).astype(np.uint8), connectivity=4)[1]
+        corner = np.array([box[1].start, box[0].start])
+        polygons: dict[int, list[list[list[float]]]] = {}
+        for piece, corners in trace_rings(np.asarray(pieces, np.int32)):
+            ring = np.round((np.array([*corners, corners[0]]) + corner) * scale + offset, _DIGITS)
+            polygons.setdefault(piece, []).append(ring.tolist())
+        outline = _make_polygon(list(polygons.values()))
+        features.append({"type": "Feature", "geometry": outline, "properties": dict(known.get(number, {}))})
+    return features
+
+
+def _index_objects(
+    labels: npt.NDArray[np.integer[Any]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Labels in order, and the map in which each is replaced by its place among them, from 1."""
+    # Hand-made label maps may hold huge numbers, for which a table by label would not fit in memory.
+    if int(labels.max(initial=0)) > labels.size:
+        names, index = np.unique(np.append(labels, 0), return_inverse=True)
+        return names[1:].astype(np.int64), index[:-1].reshape(labels.shape).astype(np.int32)
+    present = np.bincount(labels.ravel(), minlength=1) > 0
+    present[0] = False
+    return np.flatnonzero(present), np.cumsum(present, dtype=np.int32)[labels] * (labels > 0)
 
 
 def make_properties(

@@ -7,8 +7,8 @@ from typing import Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.segmentation import watershed
 
+from histoquant.clumps import part_clumps
 from histoquant.protocol import CellSettings
 from histoquant.qupath import find_nuclei_by_laplacian
 from histoquant.stains import FloatImage, Stains
@@ -164,7 +164,7 @@ def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Labe
     distance = cv2.GaussianBlur(distance, (0, 0), _SEED_UM / mpp)
     top = mask & (distance >= cv2.dilate(distance, _square(_NEAR_UM / mpp)))
     seeds = cv2.connectedComponents(top.astype(np.uint8))[1]
-    parts = np.asarray(watershed(-distance, seeds, mask=mask), np.int32)
+    parts = part_clumps(-distance, np.asarray(seeds, np.int32), mask)
     return _keep_sizes(parts, settings.min_nucleus_um2, settings.max_nucleus_um2, mpp)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage as ndi
 from skimage.filters import threshold_otsu
-from skimage.measure import label, regionprops
+from skimage.measure import label
 from skimage.segmentation import watershed
 
+from histoquant.clumps import list_wholes
 from histoquant.regions import merge_regions
 from histoquant.stains import Stains
 
@@ -303,22 +303,20 @@ def _tidy(regions: Labels, nuclei: Mask, min_area_px: float, mpp: float) -> Labe
     """Largest piece of every region, holes filled; remnants left out; numbered in order."""
     labels = np.zeros(regions.shape, np.int32)
     number = 0
-    for region in regionprops(regions):
-        parts = label(region.image, connectivity=1)
-        largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-        place = labels[region.slice]
-        whole = ndi.binary_fill_holes(largest) & (place == 0)
-        hidden = float(nuclei[region.slice][whole].mean()) if whole.any() else 1.0
+    for _, box, whole in list_wholes(regions):
+        place = labels[box]
+        whole &= place == 0
+        hidden = float(nuclei[box][whole].mean()) if whole.any() else 1.0
         # What the image's border cuts is smaller than the fiber it belongs to.
-        cut = _is_cut(region.bbox, regions.shape)
+        cut = _is_cut(box, regions.shape)
         if whole.sum() >= min_area_px and _looks_like_fiber(whole, hidden, mpp * (2 if cut else 1)):
             number += 1
             place[whole] = number
     return labels
 
 
-def _is_cut(bbox: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return bbox[0] == 0 or bbox[1] == 0 or bbox[2] == shape[0] or bbox[3] == shape[1]
+def _is_cut(box: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
+    return any(part.start == 0 or part.stop == side for part, side in zip(box, shape, strict=True))
 
 
 def _looks_like_fiber(mask: Mask, hidden: float, mpp: float) -> bool:

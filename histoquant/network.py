@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage as ndi
-from skimage.measure import label, regionprops
-from skimage.segmentation import watershed
+from skimage.measure import label
 
+from histoquant.clumps import list_wholes, part_clumps
 from histoquant.errors import ProtocolError
 from histoquant.stains import FloatImage, Stains
 
@@ -138,8 +137,8 @@ def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
     height = cv2.GaussianBlur(distance - border, (0, 0), 1.0)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEAK_UM, PEAK_UM))
     peaks = (height >= cv2.dilate(height, disc)) & (distance > LEAST_PEAK) & inside
-    pieces = watershed(-height, label(peaks, connectivity=2), mask=inside)
-    return _tidy(merge_weak(np.asarray(pieces, np.int32), border), min_area_um2)
+    seeds = np.asarray(label(peaks, connectivity=2), np.int32)
+    return _tidy(merge_weak(part_clumps(-height, seeds, inside), border), min_area_um2)
 
 
 def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Labels:
@@ -220,11 +219,9 @@ def _tidy(labels: Labels, min_area_px: float) -> Labels:
     """Largest piece of every fiber, holes filled; small ones left out; numbered in order."""
     result = np.zeros(labels.shape, np.int32)
     number = 0
-    for region in regionprops(labels):
-        parts = label(region.image, connectivity=1)
-        largest = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-        place = result[region.slice]
-        whole = ndi.binary_fill_holes(largest) & (place == 0)
+    for _, box, whole in list_wholes(labels):
+        place = result[box]
+        whole &= place == 0
         if whole.sum() >= min_area_px:
             number += 1
             place[whole] = number
@@ -257,12 +254,14 @@ def prepare_input(stains: Stains) -> FloatImage:
     images = [_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual)]
     rows, columns = images[0].shape
     bottom, right = -rows % (2 * STRIDE), -columns % (2 * STRIDE)
-    stack = np.stack([*images, images[0] + images[1]])
-    stack = np.pad(stack, ((0, 0), (0, bottom), (0, right)), mode="symmetric")
-    stack[3] = _normalise(stack[3])
+    images = [
+        np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.float32)
+        for image in images
+    ]
+    normal = _normalise(images[0] + images[1])
     # Linear for weak stain, and never beyond 4.
-    stack[:3] /= _SOFT_OD + np.abs(stack[:3]) / 4
-    return fold_pixels(stack)
+    soft = [np.asarray(image / (_SOFT_OD + np.abs(image) / 4), np.float32) for image in images]
+    return np.concatenate([fold_pixels(image[None]) for image in [*soft, normal]])
 
 
 def fold_pixels(images: FloatImage) -> FloatImage:

@@ -174,9 +174,10 @@ def outline_objects(
         rows = shown[shown["kind"].eq(kind)]
         if kind == "cell":
             rows = rows[rows["positive"].astype(bool)]
-        kept = np.where(np.isin(labels, rows["label"].to_numpy(int)), labels, 0)
+        chosen = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
+        chosen[rows["label"]] = rows["label"]
         properties = {int(row["label"]): _describe(row) for row in rows.to_dict("records")}
-        features += labels_to_features(kept.astype(np.int32), *place, stains.mpp, slide_mpp, properties)
+        features += labels_to_features(chosen[labels], *place, stains.mpp, slide_mpp, properties)
     return features
 
 

@@ -23,6 +23,7 @@ _MIN_ANGLE_DEG = 10.0
 _DARK_OD = 0.25
 _RATIO_STEP = 0.005
 _MIN_NUCLEI_UM2 = 500.0
+_BAND_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,15 @@ def separate_stains(
     Ruifrok AC, Johnston DA. Quantification of histochemical staining by color deconvolution.
     Anal Quant Cytol Histol 2001;23:291-299.
     """
-    unmix = np.linalg.inv(_stain_matrix(vectors))
+    unmix = np.linalg.inv(_stain_matrix(vectors)).astype(np.float32)
     tables = _density_tables(white)
     scale = patch.mpp / working_mpp
-    channels = [_shrink(patch.pixels, c, tables[c], scale) for c in range(3)]
-    densities = [
-        np.ascontiguousarray(sum(channels[c] * np.float32(unmix[c, s]) for c in range(3))) for s in range(3)
+    # In bands that stay in the processor's cache.
+    bands = [
+        _unmix([_shrink(part, c, tables[c], scale) for c in range(3)], unmix)
+        for part in _cut_bands(patch.pixels, scale)
     ]
+    densities = [np.concatenate(parts) for parts in zip(*bands, strict=True)]
     return Stains(densities[0], densities[1], densities[2], patch.x_um, patch.y_um, working_mpp, vectors)
 
 
@@ -215,6 +218,20 @@ def predict_edge_dab(
     light = share * 10 ** (-levels[:, None] * unit[0]) + (1 - share) * 10 ** (-ground_od * unit[0])
     brownest = (-np.log10(light) @ np.linalg.inv(unit))[..., 1].max(axis=0)
     return np.asarray(np.interp(haematoxylin, levels, brownest), float)
+
+
+def _cut_bands(pixels: npt.NDArray[np.uint8], scale: float) -> list[npt.NDArray[np.uint8]]:
+    """Bands of rows that can be shrunk one by one: all in one, unless the scale is 1 / n."""
+    step = round(1 / scale)
+    if not np.isclose(step * scale, 1.0, rtol=1e-9):
+        return [pixels]
+    high = _BAND_ROWS * step
+    tops = range(0, max(len(pixels) - high // 2, 1), high)
+    return [pixels[top:end] for top, end in zip(tops, [*tops[1:], None], strict=True)]
+
+
+def _unmix(channels: list[FloatImage], unmix: FloatImage) -> list[FloatImage]:
+    return [np.asarray(sum(channels[c] * unmix[c, s] for c in range(3)), np.float32) for s in range(3)]
 
 
 def _shrink(pixels: npt.NDArray[np.uint8], channel: int, table: FloatImage, scale: float) -> FloatImage:

@@ -25,6 +25,7 @@ ORDER = (
         "fields",
         "stains",
         "qc",
+        "clumps",
         "regions",
         "classical",
         "network",

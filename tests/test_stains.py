@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from histoquant import stains
 from histoquant.errors import HistoquantError, ProtocolError
 from histoquant.geometry import Patch
 from histoquant.stains import (
@@ -215,3 +216,16 @@ def test_edge_of_a_nucleus_looks_brown_as_light_mixes():
     dab = separate_stains(Patch(pixel, 0.0, 0.0, 0.5), (255.0, 255.0, 255.0)).dab.mean()
     assert 0.02 < dab <= predict_edge_dab(np.array([1.0]))[0] + 0.003
     assert predict_edge_dab(np.array([0.08]))[0] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("rows", [2, 63, 64, 65, 97, 98, 131, 163])
+def test_stains_do_not_depend_on_the_bands_they_are_computed_in(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(rows).integers(0, 256, (rows, 10, 3)).astype(np.uint8)
+    patch = Patch(pixels, 0.0, 0.0, 0.25)
+    banded = stains.separate_stains(patch, WHITE)
+    monkeypatch.setattr(stains, "_cut_bands", lambda whole, _: [whole])
+    whole = stains.separate_stains(patch, WHITE)
+    for name in ("haematoxylin", "dab", "residual"):
+        assert np.array_equal(getattr(banded, name), getattr(whole, name))
