@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from histoquant import pictures
 from histoquant.annotations import Annotations, rasterize_area, read_annotations
-from histoquant.errors import HistoquantError
-from histoquant.fields import draw_fields, find_feasible, frame_image, measure_tissue, spawn_generator
+from histoquant.errors import FieldsError, HistoquantError
+from histoquant.fields import Draw, draw_fields, find_feasible, frame_image, measure_tissue, spawn_generator
 from histoquant.geometry import Field, Patch, crop_to_field
 from histoquant.objects import find_inside
 from histoquant.protocol import MarkerSettings, Protocol, StainSettings, Vector
+from histoquant.qc.avoid import Avoided, avoid_artefacts
 from histoquant.qc.judge import measure_field_quality
 from histoquant.slide import Slide, list_field_images, open_slide, require_mpp
 from histoquant.stains import (
@@ -272,6 +273,8 @@ def survey_slide(slide: Slide, annotations: Annotations, protocol: Protocol) -> 
     """
     overview = slide.overview(protocol.tissue.mpp)
     tissue, forbidden = _apply(annotations, find_tissue(overview, protocol.tissue), overview)
+    avoided = avoid_artefacts(slide, tissue, overview.mpp, protocol.qc).mask
+    tissue, forbidden = tissue & ~avoided, forbidden | avoided
     feasible, _ = find_feasible(tissue, forbidden, overview.mpp, protocol.fields)
     tissue_mm2, feasible_mm2 = (float(mask.sum()) * overview.mpp**2 / 1e6 for mask in (tissue, feasible))
     return Survey(tissue, feasible, overview.mpp, tissue_mm2, feasible_mm2)
@@ -324,7 +327,9 @@ def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, 
     overview = slide.overview(protocol.tissue.mpp)
     origin = slide.bounds_px if protocol.geojson_from_bounds else (0, 0)
     annotations, tissue, forbidden = _find_ground(overview, source, mpp, protocol, origin)
-    draw = draw_fields(tissue, forbidden, overview.mpp, protocol.fields, spawn_generator(seed, name))
+    avoided = avoid_artefacts(slide, tissue, overview.mpp, protocol.qc)
+    tissue, forbidden = tissue & ~avoided.mask, forbidden | avoided.mask
+    draw = _draw(tissue, forbidden, overview.mpp, protocol, spawn_generator(seed, name), avoided)
     sample = _sample_tissue(slide, draw.fields) if protocol.stain.vectors == "auto" else overview.pixels
     white, vectors, how = choose_stains(protocol.stain, overview.pixels, sample)
     tasks = tuple(
@@ -338,11 +343,33 @@ def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, 
         "slide": source.path.name,
         "mpp": mpp,
         "stains": how,
-        "notes": [*slide.problems, *annotations.notes],
+        "notes": [*slide.problems, *annotations.notes, *avoided.notes],
+        "artefacts": {"share": round(avoided.share, 6), "found": list(avoided.found)},
         **draw.receipt,
     }
     picture = pictures.draw_fields_thumbnail(overview, draw.fields, tissue)
     return Prepared(tasks, (), protocol.fields.count, receipt, pictures.encode_webp(picture))
+
+
+def _draw(
+    tissue: Mask,
+    forbidden: Mask,
+    mpp: float,
+    protocol: Protocol,
+    rng: np.random.Generator,
+    avoided: Avoided,
+) -> Draw:
+    try:
+        return draw_fields(tissue, forbidden, mpp, protocol.fields, rng)
+    except FieldsError as error:
+        if not avoided.found:
+            raise
+        kinds = ", ".join(str(one["kind"]) for one in avoided.found)
+        raise FieldsError(
+            f"{error.what}, since artefacts cover {avoided.share:.0%} of the tissue ({kinds})",
+            error.where,
+            "look at the slide and scan or mount it again; qc.artefacts.avoid = false draws on artefacts too",
+        ) from error
 
 
 def _prepare_images(images: Sequence[Source], name: str, protocol: Protocol, seed: int) -> Prepared:

@@ -191,6 +191,23 @@ class StatisticsSettings(Settings):
     """Least number of positive cells over all fields of a marker for a patient to be called positive."""
 
 
+class ArtefactSettings(Settings):
+    """Artefacts on the overview, which the draw of fields avoids; parts out of focus by `qc.max_blur_um`."""
+
+    avoid: bool = True
+    """Draw no field on folds, pen marks, bubbles, brown edges or parts out of focus."""
+    max_fold_ratio: Annotated[float, Field(gt=1)] = 2.2
+    """Density of a fold, by that of the usual tissue."""
+    min_pen_od: Density = 0.1
+    """Density of colour that neither stain has, of a pen mark; black ones have six times as much."""
+    min_rim_od: Density = 0.12
+    """Density of a bubble's rim, above what lies on both sides."""
+    max_edge_od: Density = 0.08
+    """DAB of the tissue's edge above that of the rest."""
+    max_share: Share = 0.3
+    """Share of the tissue that such artefacts cover, beyond which a slide is to be repeated."""
+
+
 class QcSettings(Settings):
     """Limits of quality, beyond which a field is flagged with what is wrong and what to do."""
 
@@ -204,6 +221,10 @@ class QcSettings(Settings):
     """Share of them that must fail by a fault of scan or stain for a slide to be repeated."""
     baseline: Annotated[int, Field(ge=5, le=1000)] = 20
     """Controls from which mean and SD of a chart are taken."""
+    artefacts: ArtefactSettings = ArtefactSettings()
+    """Artefacts that no field is drawn on."""
+    max_hole_share: Share = 0.03
+    """Share of the tissue that is small round holes, as ice crystals leave them."""
     max_blur_um: Positive = 1.25
     """Blur of the sharpest edges (standard deviation of the point spread); a sharp field has 0.6 to 0.9."""
     max_blurred_share: Share = 0.5

@@ -19,7 +19,8 @@ from histoquant.report.table import Cell, Column, Table, make_table
 _STATES = {"pass": "ok", "look": "incomplete", "repeat": "failed"}
 _NAMES = {
     "blur_um": "Blur, µm", "blurred_share": "Out of focus", "jpeg_quality": "JPEG quality",
-    "clipped_share": "Clipped", "unevenness": "Uneven light", "haematoxylin_strong_od": "Haematoxylin, OD",
+    "hole_share": "Holes", "clipped_share": "Clipped", "unevenness": "Uneven light",
+    "haematoxylin_strong_od": "Haematoxylin, OD",
     "dab_background_od": "Brown background, OD", "haematoxylin_angle_deg": "Haematoxylin off, °",
     "dab_angle_deg": "DAB off, °", "negative_share": "Negative stain",
 }  # fmt: skip
@@ -28,7 +29,8 @@ _HOW = (
     "dash: nothing to measure it on, as with a JPEG quality above about 92.",
     "Repeat: a fault of scan or stain in at least the protocol's share of the fields (qc.repeat_share). "
     "Look: any limit passed in any field. Limits stand in the section qc of the protocol.",
-    "Folds, pen marks, bubbles and fibers cut along are not looked for: look at the pictures.",
+    "Folds, pen marks, bubbles, brown edges and parts out of focus are looked for on the overview of a slide, "
+    "and no field is drawn there (section qc.artefacts). Fibers cut along are not looked for here: a run does.",
     "A slide that passes is fit to be measured. It says nothing about the antibody: that is what positive "
     "and negative controls are for.",
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -83,12 +83,14 @@ def check_section(section: Section, protocol: Protocol, seed: int) -> SlideCheck
     except HistoquantError as error:
         return SlideCheck(section, "repeat", (f"cannot be checked: {error}",))
     verdict, reasons = decide(fields, protocol.qc)
+    spoilt, left_out = judge_artefacts(prepared.receipt, protocol.qc)
+    verdict, reasons = "repeat" if spoilt else verdict, (*reasons, *left_out)
     lost = [str(row["reason"]) for row in prepared.failed]
     short = prepared.fields_asked - len(prepared.tasks) - len(lost)
     lost += (
         [f"no room for {short} of {prepared.fields_asked} fields: choose a larger section"] if short else []
     )
-    if lost and verdict == "pass":
+    if (lost or left_out) and verdict == "pass":
         verdict = "look"
     return SlideCheck(section, verdict, (*reasons, *lost), take_medians(fields), fields, overview)
 
@@ -127,6 +129,37 @@ def decide(fields: Sequence[Values], settings: QcSettings) -> tuple[Verdict, tup
         reasons.append(f"{len(findings)} of {len(fields)} fields: {worst.text}")
         repeat |= worst.grave and len(findings) >= settings.repeat_share * len(fields)
     return "repeat" if repeat else "look" if reasons else "pass", tuple(reasons)
+
+
+def judge_artefacts(receipt: Mapping[str, Any], settings: QcSettings) -> tuple[bool, tuple[str, ...]]:
+    """Judge what the draw of fields left out.
+
+    Parameters
+    ----------
+    receipt : mapping
+        Of the draw.
+    settings : QcSettings
+        The share of tissue beyond which a slide is to be repeated.
+
+    Returns
+    -------
+    spoilt : bool
+        Whether artefacts cover more than that.
+    reasons : tuple of str
+        A sentence per kind of artefact.
+
+    Examples
+    --------
+    >>> judge_artefacts({"artefacts": {"share": 0.4, "found": []}}, QcSettings())
+    (True, ('artefacts cover 40% of the tissue (limit 30%): mount, stain or scan again',))
+    """
+    left_out = receipt.get("artefacts", {"share": 0.0, "found": []})
+    reasons = tuple(str(one["text"]) for one in left_out["found"])
+    share, limit = float(left_out["share"]), settings.artefacts.max_share
+    if share <= limit:
+        return False, reasons
+    said = f"artefacts cover {share:.0%} of the tissue (limit {limit:.0%}): mount, stain or scan again"
+    return True, (said, *reasons)
 
 
 def take_medians(fields: Sequence[Values]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from histoquant.protocol import QcSettings
 from histoquant.qc.compression import estimate_jpeg_quality
 from histoquant.qc.focus import measure_blur, measure_blurred_share
+from histoquant.qc.holes import measure_holes
 from histoquant.qc.staining import (
     measure_angles,
     measure_clipping,
@@ -89,6 +90,11 @@ RULES = (
         True,
     ),
     Rule(
+        "hole_share",
+        "max_hole_share",
+        "{value:.1%} of the tissue is small holes (limit {limit:.1%}): frozen too slowly; look at it",
+    ),
+    Rule(
         "haematoxylin_angle_deg",
         "max_haematoxylin_angle_deg",
         "haematoxylin is {value:.0f} degrees off the vector used (limit {limit:g}): set stain.vectors",
@@ -150,6 +156,7 @@ def measure_field_quality(
         "haematoxylin_strong_od": strength.haematoxylin_strong,
         "dab_background_od": strength.dab_background,
         "dab_strong_od": strength.dab_strong,
+        "hole_share": measure_holes(density, stains.mpp, inside),
         "haematoxylin_angle_deg": angles[0],
         "dab_angle_deg": angles[1],
         "negative_share": measure_negative_share(stains, inside),
