@@ -29,8 +29,8 @@ _HOW = (
     "dash: nothing to measure it on, as with a JPEG quality above about 92.",
     "Repeat: a fault of scan or stain in at least the protocol's share of the fields (qc.repeat_share). "
     "Look: any limit passed in any field. Limits stand in the section qc of the protocol.",
-    "Folds, pen marks, bubbles, brown edges and parts out of focus are looked for on the overview of a slide, "
-    "and no field is drawn there (section qc.artefacts). Fibers cut along are not looked for here: a run does.",
+    "Folds, pen marks, bubbles, brown edges and parts out of focus are looked for on the overview of a "
+    "slide, and no field is drawn there (section qc.artefacts). Fibers cut along: only a run looks for them.",
     "A slide that passes is fit to be measured. It says nothing about the antibody: that is what positive "
     "and negative controls are for.",
 )
