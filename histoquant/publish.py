@@ -24,6 +24,7 @@ from histoquant.measure import CUT
 from histoquant.objects import select_countable
 from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol, validate_protocol
 from histoquant.report import RunTables, build_report
+from histoquant.sensitivity import suggest_thresholds, try_thresholds
 from histoquant.stats import compute_statistics
 from histoquant.study import Section, Study, encode_name
 from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS, build_fields, build_patients, build_sections
@@ -33,6 +34,7 @@ _PLACE = ("center_x_um", "center_y_um", "width_um", "height_um")
 _JUDGED = ["status", "reason", "positive_cells"]
 _OBJECT_COLUMNS = (
     *("field", "kind", "x_um", "y_um", "area_um2", "min_feret_um", "fraction_in_field", "positive", "reason"),
+    "dab_od",
 )
 _AGREEMENT_COLUMNS = ("marker", "level", "quantity", "measure", "n", "estimate", "ci_low", "ci_high")
 TABLES = {
@@ -188,7 +190,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], Protocol]:
 
 
 def publish_report(path: Path, reviewer: str | None = None) -> Path:
-    """Write report.html from the stored tables and pictures.
+    """Write report.html from the stored tables and pictures, with sensitivity.csv and thresholds.csv.
 
     Parameters
     ----------
@@ -224,6 +226,11 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
     objects = read_objects(path, fields, sections, protocol, reviewer)
     notes = [*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)]
     notes += _note_longitudinal(objects)
+    sensitivity = try_thresholds(objects, fields, sections, protocol)
+    negative = read_objects(path, fields, sections, protocol, reviewer, "negative")
+    thresholds = suggest_thresholds(negative, sections, protocol.markers)
+    results.write_table(folder / "sensitivity.csv", sensitivity)
+    results.write_table(folder / "thresholds.csv", thresholds)
     up = "" if reviewer is None else "../../"
     if reviewer is not None:
         notes.append("Pictures show the objects as the program found them, before the edits.")
@@ -240,6 +247,8 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
             links={key: f"{up}{place}.jpg" for key, place in places.items()},
             rules=compare_rules(objects, fields),
             sizes=list_sizes(objects, sections),
+            sensitivity=sensitivity,
+            thresholds=thresholds,
             validations=_read_validations(path, reviewer),
             reviewer=reviewer,
             notes=tuple(notes),
@@ -271,8 +280,9 @@ def read_objects(
     sections: pd.DataFrame,
     protocol: Protocol,
     reviewer: str | None = None,
+    control: str = "",
 ) -> pd.DataFrame:
-    """Read the objects of all fields with status `ok` of sections that are no controls.
+    """Read the objects of all fields with status `ok` of sections that are no controls, or that are.
 
     Parameters
     ----------
@@ -284,15 +294,17 @@ def read_objects(
         Says per marker whether cells without a nucleus count.
     reviewer : str or None, optional
         Take the objects with this reviewer's edits, where there are any.
+    control : str, optional
+        Kind of control to read: `positive` or `negative`; sections that are none if empty.
 
     Returns
     -------
     DataFrame
-        section, field, kind, x_um, y_um, area_um2, min_feret_um, fraction_in_field, positive, reason, and
-        countable (may count at all).
+        section, field, kind, x_um, y_um, area_um2, min_feret_um, fraction_in_field, positive, reason, dab_od,
+        and countable (may count at all).
     """
     parts = []
-    own = sections[sections["control"].eq("") & sections["status"].isin(["ok", "incomplete"])]
+    own = sections[sections["control"].eq(control) & sections["status"].isin(["ok", "incomplete"])]
     for name, marker in zip(own["section"], own["marker"], strict=True):
         used = fields.loc[fields["section"].eq(name) & fields["status"].eq("ok"), "field"]
         place = f"sections/{encode_name(name)}/objects.parquet"

@@ -33,7 +33,7 @@ ORDER = (
         "qupath",
     ),
     *("cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
-    *("tables", "objects", "stats", "agreement"),
+    *("tables", "objects", "stats", "sensitivity", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins
     *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),

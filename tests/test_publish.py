@@ -26,6 +26,7 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
             "fraction_in_field": [1.0, 0.4, 1.0, 0.6, 1.0],
             "positive": [False, False, True, True, True],
             "nucleus": [None, None, True, True, False],
+            "dab_od": [0.0, 0.0, 0.3, 0.3, 0.3],
         }
     )
     folder = tmp_path / "sections" / "A-CD19"

@@ -15,7 +15,9 @@ from markupsafe import Markup
 from histoquant.pictures import STYLES
 from histoquant.report import formats, plots, settings, views
 from histoquant.report.cards import make_cards
+from histoquant.report.sensitivity import tabulate_sensitivity, tabulate_thresholds
 from histoquant.report.sentences import tell_results
+from histoquant.report.table import Table
 
 MAX_PICTURE_BYTES = 3_500_000
 """Encoded pictures that a page may hold; beyond, it links to the fields' pictures without showing them."""
@@ -49,6 +51,8 @@ class RunTables:
         per section, section; otherwise totals over the study. The rule `half_area` is the reference.
     sizes : DataFrame or None
         Counted fibers, whole ones: group, area_um2, min_feret_um.
+    sensitivity, thresholds : DataFrame or None
+        Results by other thresholds, and what negative controls say of them; see `histoquant.sensitivity`.
     reviewer : str or None
         Whose edits the tables include.
     notes : tuple of str
@@ -69,6 +73,8 @@ class RunTables:
     links: Mapping[tuple[str, int], str] = field(default_factory=dict)
     rules: pd.DataFrame | None = None
     sizes: pd.DataFrame | None = None
+    sensitivity: pd.DataFrame | None = None
+    thresholds: pd.DataFrame | None = None
     reviewer: str | None = None
     notes: tuple[str, ...] = ()
     validations: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -132,6 +138,7 @@ def _results(run: RunTables) -> dict[str, Any]:
         "sections": views.tabulate_sections(run.sections, run.fields, confidence),
         "sizes": _draw_sizes(run.sizes) if run.sizes is not None and len(run.sizes) else None,
         "validations": views.tabulate_validations(run.validations, confidence),
+        "sensitivity": _tabulate_thresholds(run),
         "rules": views.tabulate_rules(run.rules) if run.rules is not None else [],
         "confidence": f"{100 * confidence:g} %",
     }
@@ -159,6 +166,14 @@ def _draw_figures(run: RunTables, correlations: pd.DataFrame) -> list[dict[str, 
 
 def _draw_sizes(sizes: pd.DataFrame) -> dict[str, Any]:
     return {"svg": Markup(plots.plot_sizes(sizes)), "caption": views.caption_sizes(sizes)}
+
+
+def _tabulate_thresholds(run: RunTables) -> list[Table]:
+    tables = [
+        tabulate_sensitivity(run.sensitivity) if run.sensitivity is not None else None,
+        tabulate_thresholds(run.thresholds) if run.thresholds is not None else None,
+    ]
+    return [table for table in tables if table is not None]
 
 
 def _details(run: RunTables) -> dict[str, Any]:
