@@ -151,7 +151,7 @@ def _average(
 ) -> pd.DataFrame:
     """Patients, as `build_patients` makes them, from positive cells."""
     used = fields[fields["status"].eq("ok")]
-    counts = positive.groupby(["section", "field"]).size().rename("cells")
+    counts = positive.groupby(["section", "field"]).size().to_frame("cells")
     ratios = used.join(counts, on=["section", "field"])
     ratio = ratios["cells"].fillna(0).astype(float) / ratios["fibers"].astype(float)
     means = ratio.groupby(ratios["section"]).mean()
