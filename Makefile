@@ -6,13 +6,13 @@ STAMP := $(VENV)/.installed
 # The plugin's tests open windows, on a display of their own where there is one to be had.
 DISPLAYED := $(if $(shell command -v xvfb-run 2>/dev/null),xvfb-run -a)
 
-.PHONY: demo test lint format bench bench-accuracy bench-speed clean
+.PHONY: demo test lint format docs notebooks bench bench-accuracy bench-speed clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[test,napari]'; \
+		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[test,napari,docs]'; \
 	else \
-		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,napari]'; \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,napari,docs]'; \
 	fi
 	@touch $@
 
@@ -20,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/histoquant demo --out histoquant-demo
 
 test: $(STAMP)
-	$(DISPLAYED) $(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(DISPLAYED) $(BIN)/python -m pytest -n 2 --dist loadfile -q --nbmake tests histoquant notebooks --ignore-glob='notebooks/*.py'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,6 +30,16 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, from docs/ and notebooks/; needs no network. A warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs site/html
+	@echo site/html/index.html
+
+# Runs every notebook from its .py and keeps what it shows; takes a minute or two.
+notebooks: $(STAMP)
+	$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
+	$(BIN)/python -m pytest -q -n 0 -p no:cacheprovider --nbmake --overwrite notebooks/*.ipynb
 
 # Slow: accuracy of fibers, cells and whole runs, written to docs/accuracy.md.
 bench-accuracy: $(STAMP)
@@ -42,4 +52,4 @@ bench-speed: $(STAMP)
 bench: bench-accuracy bench-speed
 
 clean:
-	rm -rf $(VENV) histoquant-demo
+	rm -rf $(VENV) histoquant-demo site

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from histoquant.cli import main
 from histoquant.synthetic import MarkerPlan, RenderSettings, StudyPlan, write_study
 from histoquant.synthetic.settings import LayoutSettings
 
@@ -43,3 +46,11 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "histoquant", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def invoke(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command line in this process, without the cost of starting one."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
+        main(list(map(str, words)))
+    return subprocess.CompletedProcess(list(words), int(left.value.code or 0), out.getvalue(), err.getvalue())
