@@ -51,6 +51,7 @@ def test_links_between_pages_lead_somewhere() -> None:
         f"{page.name}: {target}"
         for page in pages
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
+        # What the site's build makes is absent until it is built.
+        if not target.startswith(("generated/", "notebooks/")) and not (page.parent / target).exists()
     ]
     assert broken == []
