@@ -113,6 +113,28 @@ def test_weak_ring_on_strong_background_is_positive():
     assert measure(stains_of(draw_disc(blank(), 60, 60, 3.0, 0.5), dab)).positive.all()
 
 
+def test_a_weak_ring_beside_a_brown_fiber_is_positive():
+    fibers = np.zeros(SHAPE, np.int32)
+    fibers[:, :48] = 1
+    dab = np.where(fibers == 1, 0.5, 0.03).astype(np.float32)
+    stains = stains_of(draw_disc(blank(), 60, 60, 3.0, 0.5), draw_ring(dab, 60, 60, 3.0, 0.2))
+    marker = MarkerSettings(compartment="membrane", threshold_od=0.05)
+    assert at(measure(stains, fibers, marker), 60, 60).positive
+
+
+def test_a_cell_in_a_brown_fiber_that_is_drawn_too_small_is_negative():
+    """Its free sectors lie beyond the drawn edge, in what is the brown fiber all the same."""
+    columns = np.arange(SHAPE[1])
+    fibers = np.where(columns < 60, 1, 0) * np.ones(SHAPE, np.int32)
+    dab = np.where(columns < 66, 0.5, 0.03).astype(np.float32) * np.ones(SHAPE, np.float32)
+    rows, across = np.indices(SHAPE)
+    labels = np.where(np.hypot(rows - 60, across - 45) < 9, 1, 0).astype(np.int32)
+    labels[np.hypot(rows - 60, across - 59) < 9] = 2
+    marker = MarkerSettings(compartment="membrane", threshold_od=0.05)
+    table = measure(stains_of(blank(), dab), fibers.astype(np.int32), marker, labels)
+    assert not table.positive.any()
+
+
 @pytest.mark.parametrize("compartment", ["nucleus", "membrane", "cytoplasm", "cell"])
 def test_compartments(compartment):
     distance = np.hypot(*(np.indices(SHAPE) - 60)) * MPP
