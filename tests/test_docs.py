@@ -45,6 +45,11 @@ def test_the_example_of_a_segmenter_keeps_its_contract(monkeypatch: pytest.Monke
     assert np.unique(labels).tolist() == [0, 1]
 
 
+def test_every_page_has_its_place_on_the_site() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8").splitlines()
+    assert [page.stem for page in DOCS.glob("*.md") if page.stem not in ("index", *index)] == []
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
     broken = [
