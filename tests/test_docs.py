@@ -56,7 +56,9 @@ def test_links_between_pages_lead_somewhere() -> None:
         f"{page.name}: {target}"
         for page in pages
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-        # What the site's build makes is absent until it is built.
-        if not target.startswith(("generated/", "notebooks/")) and not (page.parent / target).exists()
+        # What the site makes itself is checked when it is built (test_site.py).
+        if not target.startswith("generated/") and not (page.parent / target).exists()
+        # Notebooks are copied beside the pages.
+        and not (target.startswith("notebooks/") and (DOCS.parent / target).exists())
     ]
     assert broken == []
