@@ -57,7 +57,8 @@ def test_links_between_pages_lead_somewhere() -> None:
         for page in pages
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
         # What the site makes itself is checked when it is built (test_site.py).
-        if not target.startswith("generated/") and not (page.parent / target).exists()
+        if not target.startswith("generated/")
+        and not (page.parent / target).exists()
         # Notebooks are copied beside the pages.
         and not (target.startswith("notebooks/") and (DOCS.parent / target).exists())
     ]
