@@ -257,6 +257,8 @@ def _key_section(section: Section, protocol: Protocol, seed: int, segmenter: str
     said = [[s.path.name, s.mpp, s.kind, s.annotations is not None] for s in section.sources]
     settings = hash_measurement(protocol, section.marker)
     parts = [__version__, settings, segmenter, seed, section.id, section.problem, said, list(inputs.values())]
+    if section.placed is not None:
+        parts.append(section.placed["fields"])
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return Work(section, key, inputs, segmenter, trouble)
 

@@ -74,3 +74,7 @@ class StorageError(HistoquantError):
 
 class HistoryError(HistoquantError):
     """The history of controls cannot be used: not ours, newer, or not writable."""
+
+
+class RegistrationError(HistoquantError):
+    """Sections of a block cannot be registered, or what is stored of it is damaged."""

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from histoquant import pictures
 from histoquant.annotations import Annotations, rasterize_area, read_annotations
 from histoquant.errors import FieldsError, HistoquantError
-from histoquant.fields import Draw, draw_fields, find_feasible, frame_image, measure_tissue, spawn_generator
+from histoquant.fields import (
+    Draw,
+    draw_fields,
+    find_feasible,
+    frame_image,
+    measure_tissue,
+    restore_fields,
+    spawn_generator,
+)
 from histoquant.geometry import Field, Patch, crop_to_field
 from histoquant.objects import find_inside
 from histoquant.protocol import MarkerSettings, Protocol, StainSettings, Vector
@@ -105,7 +113,7 @@ def prepare_section(section: Section, protocol: Protocol, seed: int) -> Prepared
     if len(images) == 1:
         with open_slide(images[0].path, images[0].mpp, images[0].kind) as slide:
             if slide.kind == "slide":
-                return _prepare_slide(slide, section.id, images[0], protocol, seed)
+                return _prepare_slide(slide, section, images[0], protocol, seed)
     return _prepare_images(images, section.id, protocol, seed)
 
 
@@ -322,14 +330,14 @@ def _expand(source: Source) -> list[Source]:
     return [replace(source, path=path, kind="field") for path in list_field_images(source.path)]
 
 
-def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, seed: int) -> Prepared:
+def _prepare_slide(slide: Slide, section: Section, source: Source, protocol: Protocol, seed: int) -> Prepared:
     mpp = require_mpp(slide)
     overview = slide.overview(protocol.tissue.mpp)
     origin = slide.bounds_px if protocol.geojson_from_bounds else (0, 0)
-    annotations, tissue, forbidden = _find_ground(overview, source, mpp, protocol, origin)
+    annotations, tissue, forbidden = find_ground(overview, source, mpp, protocol, origin)
     avoided = avoid_artefacts(slide, tissue, overview.mpp, protocol.qc)
     tissue, forbidden = tissue & ~avoided.mask, forbidden | avoided.mask
-    draw = _draw(tissue, forbidden, overview.mpp, protocol, spawn_generator(seed, name), avoided)
+    draw = _choose_fields(section, tissue, forbidden, overview.mpp, protocol, seed, avoided)
     sample = _sample_tissue(slide, draw.fields) if protocol.stain.vectors == "auto" else overview.pixels
     white, vectors, how = choose_stains(protocol.stain, overview.pixels, sample)
     tasks = tuple(
@@ -338,7 +346,7 @@ def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, 
         for share in [measure_tissue(tissue, overview.mpp, field)]
     )
     receipt = {
-        "section": name,
+        "section": section.id,
         "seed": seed,
         "slide": source.path.name,
         "mpp": mpp,
@@ -349,6 +357,22 @@ def _prepare_slide(slide: Slide, name: str, source: Source, protocol: Protocol, 
     }
     picture = pictures.draw_fields_thumbnail(overview, draw.fields, tissue)
     return Prepared(tasks, (), protocol.fields.count, receipt, pictures.encode_webp(picture))
+
+
+def _choose_fields(
+    section: Section,
+    tissue: Mask,
+    forbidden: Mask,
+    mpp: float,
+    protocol: Protocol,
+    seed: int,
+    avoided: Avoided,
+) -> Draw:
+    """Fields that are given, or drawn on this section alone."""
+    if section.placed is not None:
+        return Draw(restore_fields(section.placed), dict(section.placed))
+    draw = _draw(tissue, forbidden, mpp, protocol, spawn_generator(seed, section.id), avoided)
+    return Draw(draw.fields, {"draw": "independent", **draw.receipt})
 
 
 def _draw(
@@ -399,7 +423,7 @@ def _prepare_image(source: Source, number: int, protocol: Protocol) -> tuple[Fie
             )
         mpp = require_mpp(slide)
         overview = slide.overview(protocol.tissue.mpp)
-        annotations, tissue, _ = _find_ground(overview, source, mpp, protocol)
+        annotations, tissue, _ = find_ground(overview, source, mpp, protocol)
         whole = slide.read(0, 0, slide.width_px * mpp, slide.height_px * mpp)
     field = frame_image(slide.width_px * mpp, slide.height_px * mpp, protocol.fields, number)
     white, vectors, how = choose_stains(protocol.stain, whole.pixels, whole.pixels)
@@ -408,10 +432,34 @@ def _prepare_image(source: Source, number: int, protocol: Protocol) -> tuple[Fie
     return FieldTask(source.path, mpp, "field", field, white, vectors, annotations, share), notes
 
 
-def _find_ground(
+def find_ground(
     overview: Patch, source: Source, mpp: float, protocol: Protocol, origin_px: tuple[int, int] = (0, 0)
 ) -> tuple[Annotations, Mask, Mask]:
-    """Annotations, the tissue they keep, and what they exclude, on the overview."""
+    """Find the tissue on an overview, what annotations keep of it, and what they exclude.
+
+    Parameters
+    ----------
+    overview : Patch
+        The whole slide.
+    source : Source
+        Its annotations, if any.
+    mpp : float
+        Pixel size of level 0, um/px.
+    protocol : Protocol
+        What is tissue.
+    origin_px : tuple of int, optional
+        Column and row of level 0 from which annotations count.
+
+    Returns
+    -------
+    annotations : Annotations
+    tissue, forbidden : ndarray of bool, shape (rows, columns)
+
+    Raises
+    ------
+    AnnotationError
+        The annotations cannot be used.
+    """
     tissue = find_tissue(overview, protocol.tissue)
     if source.annotations is None:
         return Annotations(None, None, ()), tissue, np.zeros_like(tissue)

@@ -302,7 +302,11 @@ def _restore_section(row: Mapping[Any, Any]) -> Section:
     extra = {name: str(row[name]) for name in names[names.index("reason") + 1 :]}
     return Section(
         id=str(row["section"]),
-        **{name: str(row[name]) for name in ("patient", "group", "marker", "batch", "control")},
+        patient=str(row["patient"]),
+        group=str(row["group"]),
+        marker=str(row["marker"]),
+        batch=str(row["batch"]),
+        control=str(row["control"]),
         block="",
         sources=(),
         extra=extra,

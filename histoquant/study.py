@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from histoquant.backends import open_backend
 from histoquant.errors import SlideError, StudyError
@@ -71,6 +71,8 @@ class Section:
         Unknown columns.
     problem : str
         Why the section cannot be measured, with row and column; empty if it can.
+    placed : mapping or None
+        Fields that are given, not drawn: `fields`, and what the receipt says of them.
     """
 
     id: str
@@ -83,6 +85,7 @@ class Section:
     sources: tuple[Source, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    placed: Mapping[str, Any] | None = None
 
     @property
     def folder(self) -> str:

@@ -49,6 +49,7 @@ ORDER = (
         "mri",
         "blot",
         "planning",
+        "serial",
         "demo",
         "cli",
         "__main__",

@@ -24,6 +24,7 @@ from histoquant.errors import StorageError
 
 if TYPE_CHECKING:
     from histoquant.protocol import Protocol
+    from histoquant.study import Study
 
 
 @app.command
@@ -226,15 +227,47 @@ def _run(
     only: tuple[str, ...],
     quiet: bool,
 ) -> int:
-    """Read the study, measure what is not stored, publish; the exit code says how it went."""
+    """Read the study and measure it."""
+    from histoquant.study import read_study
+
+    return measure_study(read_study(table, settings.markers), out, settings, seed, how, fresh, only, quiet)
+
+
+def measure_study(
+    study: Study,
+    out: Path,
+    settings: Protocol,
+    seed: int,
+    how: tuple[int, float],
+    fresh: bool,
+    only: tuple[str, ...],
+    quiet: bool,
+) -> int:
+    """Measure what is not stored, publish; the exit code says how it went.
+
+    Parameters
+    ----------
+    study : Study
+        Its sections.
+    out : Path
+        Folder for the results.
+    settings, seed
+        Protocol and seed of the draws.
+    how : tuple of int and float
+        Worker processes, and the time limit of one task, s.
+    fresh, only, quiet
+        As for `run`.
+
+    Returns
+    -------
+    int
+    """
     from histoquant.batch import check_request, measure_sections, plan_work
     from histoquant.executors import make_executor
     from histoquant.publish import publish_report, publish_tables, write_run
     from histoquant.results import list_orphans, open_run
-    from histoquant.study import read_study
 
     processes, timeout_s = how
-    study = read_study(table, settings.markers)
     check_request(study, settings, only)
     with open_run(out, fresh) as folder:
         started = datetime.now(UTC)

@@ -84,7 +84,7 @@ def _inside(table: pd.DataFrame, layout: Layout) -> npt.NDArray[np.bool_]:
     """Whole cells in the tissue and outside of lumens; lumens are for blood."""
     points = table[["x_um", "y_um"]].to_numpy()
     shapely.prepare(layout.tissue)
-    inside = np.asarray(shapely.dwithin(layout.tissue.exterior, shapely.points(points), 6.0))
+    inside = np.asarray(shapely.dwithin(layout.tissue.boundary, shapely.points(points), 6.0))
     keep = shapely.contains_xy(layout.tissue, *points.T) & ~inside
     for x, y, radius in layout.vessels:
         lumen = np.hypot(points[:, 0] - x, points[:, 1] - y) < 0.75 * radius

@@ -64,9 +64,27 @@ def render_section(rng: np.random.Generator, settings: RenderSettings) -> Sectio
     -------
     Section
     """
+    return render_layout(rng, arrange_section(rng, settings.size_um, settings.layout), settings)
+
+
+def render_layout(rng: np.random.Generator, layout: Layout, settings: RenderSettings) -> Section:
+    """Render a section whose layout is given: cells, stain and light are drawn.
+
+    Parameters
+    ----------
+    rng : Generator
+        Source of randomness.
+    layout : Layout
+        Within `settings.size_um`; fiber 1 of the truth is its first.
+    settings : RenderSettings
+        Sizes, densities, stains.
+
+    Returns
+    -------
+    Section
+    """
     mpp = settings.mpp
     rows, columns = (round(side / mpp) for side in reversed(settings.size_um))
-    layout = arrange_section(rng, settings.size_um, settings.layout)
     fine = _draw_fibers(layout, (rows, columns), mpp)
     step = max(round(1 / mpp), 1)
     every = np.s_[step // 2 :: step, step // 2 :: step]

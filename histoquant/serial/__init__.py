@@ -1,0 +1,1 @@
+"""Serial sections of one biopsy: registered, drawn in the same places, and compared cell by cell."""

@@ -1,0 +1,160 @@
+"""Cross pairs against chance: markers shuffled between fields, or labels between cells, with envelopes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+from histoquant.serial.overlap import RADII_UM
+from histoquant.serial.windows import PIXEL_UM, Window, contains
+
+Floats = npt.NDArray[np.float64]
+DRAWS = 399
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Pairs of positive cells of two markers against what chance gives.
+
+    Attributes
+    ----------
+    radii_um : ndarray of float, shape (n,)
+        Radii.
+    ratio : ndarray of float, shape (n,)
+        Pairs within each radius, by the mean of the draws: the cross-K function over that of chance.
+    low, high : ndarray of float, shape (n,)
+        Global envelope: of 20 draws one leaves it anywhere.
+    p : float
+        Of the greatest studentised distance from the mean, two-sided; nan if there are no pairs by chance.
+    """
+
+    radii_um: Floats
+    ratio: Floats
+    low: Floats
+    high: Floats
+    p: float
+
+
+def shuffle_markers(
+    windows: Sequence[Window], rng: np.random.Generator, radii_um: Floats = RADII_UM, draws: int = DRAWS
+) -> Envelope:
+    """Put the second marker's cells of each window into another of the same block, turned or flipped.
+
+    Chance then leaves each marker its own sites and undoes only what they have in common.
+
+    Parameters
+    ----------
+    windows : sequence of Window
+        Of any number of blocks.
+    rng : Generator
+        Source of randomness.
+    radii_um : ndarray of float, optional
+        Radii.
+    draws : int, optional
+        How often.
+
+    Returns
+    -------
+    Envelope
+    """
+    first = [window.first[window.first_positive] for window in windows]
+    second = [window.second[window.second_positive] for window in windows]
+    middles = [_find_middle(window) for window in windows]
+    blocks = np.array([window.block for window in windows])
+    total = sum(map(len, second))
+
+    def draw() -> Floats:
+        source = np.arange(len(windows))
+        for block in np.unique(blocks):
+            own = np.flatnonzero(blocks == block)
+            source[own] = rng.permutation(own)
+        counts, kept = np.zeros(len(radii_um)), 0
+        for at, window in enumerate(windows):
+            points = (second[source[at]] - middles[source[at]]) @ _turn(rng) + middles[at]
+            points = points[contains(window.mask, points)]
+            kept += len(points)
+            counts += _count(first[at], points, radii_um)
+        # Windows differ a little in shape: what falls outside is made up for.
+        return counts * total / max(kept, 1)
+
+    observed = sum(
+        (_count(a, b, radii_um) for a, b in zip(first, second, strict=True)), np.zeros(len(radii_um))
+    )
+    return _judge(observed, draw, radii_um, draws)
+
+
+def relabel_cells(
+    windows: Sequence[Window], rng: np.random.Generator, radii_um: Floats = RADII_UM, draws: int = DRAWS
+) -> Envelope:
+    """Draw which cells of each window are positive, as many as are, on both sections.
+
+    Chance then leaves all cells where they are, so that infiltrates alone make no overlap. It assumes that
+    positive cells of a marker do not seek each other beyond that.
+
+    Parameters
+    ----------
+    windows, rng, radii_um, draws
+        As for `shuffle_markers`.
+
+    Returns
+    -------
+    Envelope
+    """
+    pairs = []
+    for window in windows:
+        away = cdist(window.first, window.second)
+        one, two = np.nonzero(away <= radii_um[-1])
+        pairs.append((one, two, np.searchsorted(radii_um, away[one, two])))
+
+    def count(labels: list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]) -> Floats:
+        rings = np.zeros(len(radii_um))
+        for (one, two, ring), (a, b) in zip(pairs, labels, strict=True):
+            rings += np.bincount(ring[a[one] & b[two]], minlength=len(radii_um))
+        return np.cumsum(rings)
+
+    def draw() -> Floats:
+        return count(
+            [(rng.permutation(w.first_positive), rng.permutation(w.second_positive)) for w in windows]
+        )
+
+    observed = count([(window.first_positive, window.second_positive) for window in windows])
+    return _judge(observed, draw, radii_um, draws)
+
+
+def _judge(observed: Floats, draw: Callable[[], Floats], radii_um: Floats, draws: int) -> Envelope:
+    """Global test by the greatest studentised distance (Myllymaki et al. 2017, J R Stat Soc B 79:381)."""
+    drawn = np.array([draw() for _ in range(draws)])
+    every = np.vstack([observed, drawn])
+    mean, spread = every.mean(0), every.std(0)
+    used = spread > 0
+    if not used.any():
+        nothing = np.full(len(radii_um), np.nan)
+        return Envelope(radii_um, nothing, nothing, nothing, float("nan"))
+    distance = (np.abs(every - mean)[:, used] / spread[used]).max(1)
+    p = float((distance >= distance[0] - 1e-9).mean())
+    reach = float(np.quantile(distance[1:], 0.95)) * spread
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by = np.where(mean > 0, mean, np.nan)
+        return Envelope(radii_um, observed / by, np.maximum(mean - reach, 0) / by, (mean + reach) / by, p)
+
+
+def _find_middle(window: Window) -> Floats:
+    rows, columns = np.nonzero(window.mask)
+    return np.array([columns.mean() + 0.5, rows.mean() + 0.5]) * PIXEL_UM
+
+
+def _turn(rng: np.random.Generator) -> Floats:
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return turn @ np.diag([rng.choice([-1.0, 1.0]), 1.0])
+
+
+def _count(one: Floats, two: Floats, radii: Floats) -> Floats:
+    if not len(one) or not len(two):
+        return np.zeros(len(radii))
+    ring = np.searchsorted(radii, cdist(one, two).ravel())
+    return np.cumsum(np.bincount(ring, minlength=len(radii) + 1)[: len(radii)]).astype(float)
