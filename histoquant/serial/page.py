@@ -161,7 +161,7 @@ def _tabulate_overlap(one: Comparison) -> Table:
             continue
         shown = (format_number(row["estimate"], 2), format_interval(row["ci_low"], row["ci_high"], 2))
         rows.append((f"{row['scale_um']:g}", *shown, row["note"] or "–"))
-    columns = (Column("Within, um"), Column("Overlap"), Column("95 % interval"), Column("Note", False))
+    columns = (Column("Within, um"), Column("Overlap"), Column("Interval"), Column("Note", False))
     return make_table(f"Overlap of {' and '.join(one.markers)}.", columns, rows)
 
 
