@@ -215,6 +215,8 @@ class QcSettings(Settings):
     """Measure the quality of every field of a run."""
     exclude: bool = False
     """Leave flagged fields out of the section's value, instead of only flagging them."""
+    exclude_repeat: bool = False
+    """Leave sections whose slide is judged `repeat` out of patients and statistics; the report names them."""
     fields: Annotated[int, Field(ge=1, le=1000)] = 5
     """Fields that `histoquant qc` looks at."""
     repeat_share: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -375,9 +377,10 @@ def hash_protocol(protocol: Protocol) -> str:
 
 
 def hash_measurement(protocol: Protocol, marker: str) -> str:
-    """SHA-256 of the settings that bear on one marker's measurement, statistics and other markers not."""
+    """SHA-256 of what bears on one marker's measurement: not other markers, statistics, sections left out."""
     markers = {name: settings for name, settings in protocol.markers.items() if name == marker}
-    update = {"markers": markers, "statistics": StatisticsSettings()}
+    qc = protocol.qc.model_copy(update={"exclude_repeat": False})
+    update = {"markers": markers, "statistics": StatisticsSettings(), "qc": qc}
     return hash_protocol(protocol.model_copy(update=update))
 
 

@@ -22,12 +22,26 @@ from histoquant.geometry import Field, contains_points
 from histoquant.inclusion import count_half_area
 from histoquant.measure import CUT
 from histoquant.objects import select_countable
-from histoquant.protocol import MarkerSettings, Protocol, hash_measurement, hash_protocol, validate_protocol
+from histoquant.protocol import (
+    MarkerSettings,
+    Protocol,
+    QcSettings,
+    hash_measurement,
+    hash_protocol,
+    validate_protocol,
+)
 from histoquant.report import RunTables, build_report
 from histoquant.sensitivity import suggest_thresholds, try_thresholds
 from histoquant.stats import compute_statistics
 from histoquant.study import Section, Study, encode_name
-from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS, build_fields, build_patients, build_sections
+from histoquant.tables import (
+    FIELD_COLUMNS,
+    SECTION_COLUMNS,
+    build_fields,
+    build_patients,
+    build_sections,
+    exclude_repeat,
+)
 
 _RULES = ("half_area", "centroid", "clipped", "whole")
 _PLACE = ("center_x_um", "center_y_um", "width_um", "height_um")
@@ -99,7 +113,7 @@ def publish_tables(
     """
     records = read_records(path, study.sections, unavailable)
     fields = build_fields(study.sections, records)
-    sections = build_sections(study.sections, records, fields, protocol.statistics, seed)
+    sections = build_sections(study.sections, records, fields, protocol.statistics, seed, protocol.qc)
     results.write_table(path / "fields.csv", fields)
     results.write_table(path / "sections.csv", sections)
     publish_statistics(path, sections, protocol, seed)
@@ -146,7 +160,7 @@ def write_run(
     for section in study.sections:
         record = None if section.id in waiting else records.get(section.id)
         current = (hash_measurement(protocol, section.marker), segmenter, seed, __version__)
-        sections[section.id] = {"folder": section.folder, **_describe_record(record, current)}
+        sections[section.id] = {"folder": section.folder, **_describe_record(record, current, protocol.qc)}
     started, finished = times
     run = {
         "histoquant": __version__,
@@ -381,7 +395,9 @@ def _count_by_rules(objects: pd.DataFrame, field: Field) -> pd.DataFrame:
     return pd.DataFrame(counts, index=list(_RULES), columns=["fibers", "positive_cells"])
 
 
-def _describe_record(record: Mapping[str, Any] | None, current: tuple[str, str, int, str]) -> dict[str, Any]:
+def _describe_record(
+    record: Mapping[str, Any] | None, current: tuple[str, str, int, str], qc: QcSettings
+) -> dict[str, Any]:
     """Status of a section, and whether it was measured as this run would measure it."""
     if record is None:
         return {"status": "pending", "reason": ""}
@@ -389,6 +405,9 @@ def _describe_record(record: Mapping[str, Any] | None, current: tuple[str, str, 
     status, reason = judge_section(rows, asked), explain_section(rows, asked)
     if record["status"] == "failed":
         status, reason = "failed", record["reason"]
+    elif status in ("ok", "incomplete"):
+        judged = {"status": status, "reason": reason}
+        status, reason = (judged | exclude_repeat(record["fields"], judged, qc)).values()
     made = tuple(record.get(name) for name in ("measurement_hash", "segmenter", "seed", "version"))
     kept = {name: record.get(name) for name in ("inputs", "seconds", "segmenter", "seed", "version")}
     return {"status": status, "reason": reason, **kept, "as_this_run": made == current}

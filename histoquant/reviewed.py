@@ -205,7 +205,9 @@ def publish_review(path: Path, reviewer: str, page: bool = False) -> tuple[Path,
                 rows = _revise_section(path, name, history.done, aside)
                 records[name] = {**records[name], "fields": rows}
             fields = build_fields(sections, records)
-            summary = build_sections(sections, records, fields, protocol.statistics, int(run["seed"]))
+            summary = build_sections(
+                sections, records, fields, protocol.statistics, int(run["seed"]), protocol.qc
+            )
             results.write_table(aside / "fields.csv", fields)
             results.write_table(aside / "sections.csv", summary)
             publish_statistics(aside, summary, protocol, int(run["seed"]))

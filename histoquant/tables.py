@@ -9,7 +9,8 @@ import pandas as pd
 
 from histoquant.counts import summarise_section
 from histoquant.fields import spawn_generator
-from histoquant.protocol import StatisticsSettings
+from histoquant.protocol import QcSettings, StatisticsSettings
+from histoquant.qc.verdict import decide
 from histoquant.study import Section
 
 IDENTITY = ("patient", "group", "marker", "section", "batch", "control")
@@ -28,6 +29,7 @@ SECTION_COLUMNS = (
 _COUNTS = ("fibers", "positive_cells", "positive_fibers", "straddling_fibers", "straddling_cells")
 _USED = ("ok", "incomplete")
 _DECIMALS = 6
+_QC = QcSettings()
 
 
 def build_fields(sections: Sequence[Section], records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -62,6 +64,7 @@ def build_sections(
     fields: pd.DataFrame,
     settings: StatisticsSettings,
     seed: int,
+    qc: QcSettings = _QC,
 ) -> pd.DataFrame:
     """Build sections.csv: one row per section with a record, failed ones included.
 
@@ -75,6 +78,8 @@ def build_sections(
         Of the interval over fields.
     seed : int
         The run's seed; each section's bootstrap has its own generator.
+    qc : QcSettings, optional
+        Says whether sections of slides to be repeated are excluded, and by which limits.
 
     Returns
     -------
@@ -92,11 +97,48 @@ def build_sections(
         summary = summarise_section(own, int(record["fields_asked"]), settings, rng)
         if record["status"] == "failed":
             summary |= {"status": "failed", "reason": record["reason"]}
+        elif summary["status"] in _USED:
+            summary |= exclude_repeat(record["fields"], summary, qc)
         extra = {extras[name]: value for name, value in section.extra.items()}
         rows.append({**_identify(section), **summary, **extra})
     table = pd.DataFrame(rows, columns=[*SECTION_COLUMNS, *extras.values()])
     counts = ("fields_asked", "fields", "fibers", "positive_cells", "positive_fibers")
     return _finish(table.astype(dict.fromkeys(counts, "Int64")))
+
+
+def exclude_repeat(
+    rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], qc: QcSettings
+) -> dict[str, Any]:
+    """Exclude a section whose slide is to be repeated, if the protocol says so.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Its fields as stored, with `quality` where it was measured.
+    summary : mapping
+        Its status and reason.
+    qc : QcSettings
+        Whether to exclude, and the limits.
+
+    Returns
+    -------
+    dict
+        The new status and reason; empty if nothing changes.
+    """
+    # What could not be measured is stored as null.
+    measured = [
+        {name: float("nan") if value is None else value for name, value in row["quality"].items()}
+        for row in rows
+        if row.get("quality")
+    ]
+    if not qc.exclude_repeat or not measured:
+        return {}
+    verdict, reasons = decide(measured, qc)
+    if verdict != "repeat":
+        return {}
+    said = "left out of the statistics, since the slide is to be repeated (qc.exclude_repeat): "
+    said += "; ".join(reasons)
+    return {"status": "excluded", "reason": "; ".join(filter(None, [summary["reason"], said]))}
 
 
 def build_patients(sections: pd.DataFrame, known: Iterable[str]) -> pd.DataFrame:

@@ -177,3 +177,11 @@ def test_stains_of_one_direction_are_refused(vectors: list[list[float]]) -> None
 def test_a_marker_named_as_a_column_is_refused(name: str) -> None:
     with pytest.raises(ProtocolError, match=f"cannot be called {name}"):
         validate_protocol({"markers": {name: {}}})
+
+
+def test_leaving_slides_out_of_statistics_asks_for_no_new_measurement() -> None:
+    left_out = Protocol.model_validate({"qc": {"exclude_repeat": True}})
+    assert hash_measurement(left_out, "CD19") == hash_measurement(Protocol(), "CD19")
+    assert hash_measurement(Protocol.model_validate({"qc": {"exclude": True}}), "CD19") != hash_measurement(
+        Protocol(), "CD19"
+    )

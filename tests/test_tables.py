@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histoquant.objects import OBJECT_COLUMNS
-from histoquant.protocol import StatisticsSettings
+from histoquant.protocol import QcSettings, StatisticsSettings
 from histoquant.study import Section
 from histoquant.tables import (
     FIELD_COLUMNS,
@@ -246,3 +246,24 @@ def test_building_changes_no_argument() -> None:
     pd.testing.assert_frame_equal(fields, before[0])
     pd.testing.assert_frame_equal(table, kept)
     assert repr(records) == before[1]
+
+
+def test_a_slide_to_be_repeated_is_left_out_only_if_the_protocol_says_so() -> None:
+    blurred, sharp = {"blur_um": 2.0, "jpeg_quality": None}, {"blur_um": 0.7, "jpeg_quality": None}
+    sections = [make_section("P1-CD19", "P1"), make_section("P2-CD19", "P2")]
+    records = {
+        "P1-CD19": make_record(make_row(1, 10, 5, quality=blurred), make_row(2, 10, 3, quality=sharp)),
+        "P2-CD19": make_record(make_row(1, 10, 5, quality=sharp), make_row(2, 10, 3)),
+    }
+    fields = build_fields(sections, records)
+    table = build_sections(sections, records, fields, QUICK, 0, QcSettings(exclude_repeat=True))
+    assert table["status"].tolist() == ["excluded", "ok"]
+    assert table["reason"][0] == (
+        "left out of the statistics, since the slide is to be repeated (qc.exclude_repeat): "
+        "1 of 2 fields: blurred by 2.00 um (limit 1.25): focus and scan again"
+    )
+    patients = build_patients(table, KNOWN)
+    assert patients["CD19"].isna().tolist() == [True, False]
+    assert build(sections, records)["status"].tolist() == ["ok", "ok"]
+    strict = QcSettings(exclude_repeat=True, repeat_share=0.8)
+    assert build_sections(sections, records, fields, QUICK, 0, strict)["status"].tolist() == ["ok", "ok"]
