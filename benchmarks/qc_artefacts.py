@@ -82,14 +82,14 @@ def render_sections(number: int, seed: int) -> Iterator[Good]:
             positive_cells_per_fiber=rng.uniform(0.1, 1.5), lymphocytes_per_fiber=rng.uniform(0.2, 1.0)
         )
         settings = RenderSettings(
-            size_um=(3000.0, 2800.0), mpp=MPP, layout=layout, staining=staining, cells=cells
+            size_um=(2600.0, 2400.0), mpp=MPP, layout=layout, staining=staining, cells=cells
         )
         yield Good("rendered", f"rendered {at}", render_section(rng, settings).pixels, white)
 
 
 def read_slides(paths: list[Path], mpp: float) -> Iterator[Good]:
     for path in paths:
-        pixels = shrink(tifffile.TiffFile(path).pages.first.asarray()[:7500, :7500], mpp, MPP)
+        pixels = shrink(tifffile.TiffFile(path).pages.first.asarray()[:7000, :7000], mpp, MPP)
         yield Good("photographs", str(path), pixels, estimate_white(pixels[::8, ::8])[0])
 
 
@@ -98,18 +98,19 @@ def shrink(pixels: Pixels, mpp: float, wanted: float) -> Pixels:
     return np.asarray(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def look(pixels: Pixels) -> tuple[Mask, dict[str, Mask]]:
-    """Tissue and artefacts, as the draw of fields finds them, in pixels of 8 um."""
-    coarse = shrink(pixels, MPP, 8.0)
+def look(pixels: Pixels, mpp: float, focus: bool = False) -> tuple[Mask, dict[str, Mask]]:
+    """Tissue and artefacts, as the draw of fields finds them, in pixels of 8 um; focus needs 0.5 um/px."""
+    coarse = shrink(pixels, mpp, 8.0)
     tissue = find_tissue(Patch(coarse, 0.0, 0.0, 8.0), TissueSettings())
-    overview = Patch(shrink(pixels, MPP, OVERVIEW_MPP), 0.0, 0.0, OVERVIEW_MPP)
+    overview = Patch(shrink(pixels, mpp, OVERVIEW_MPP), 0.0, 0.0, OVERVIEW_MPP)
     found = {
         kind: fit_mask(mask, tissue.shape) & tissue
         for kind, mask in find_artefacts(overview, tissue, ArtefactSettings())
     }
-    places, spacing = lay_probes(tissue, 8.0)
-    blurs = [probe(pixels, *place) for place in places]
-    found["blur"] = spread_blur(tissue, 8.0, places, blurs, spacing, QcSettings().max_blur_um)
+    if focus:
+        places, spacing = lay_probes(tissue, 8.0)
+        blurs = [probe(pixels, *place) for place in places]
+        found["blur"] = spread_blur(tissue, 8.0, places, blurs, spacing, QcSettings().max_blur_um)
     return tissue, found
 
 
@@ -120,9 +121,9 @@ def probe(pixels: Pixels, x_um: float, y_um: float) -> float:
     return measure_blur(density.astype(np.float32), MPP)
 
 
-def list_faults(good: Good, tissue: Mask) -> Iterator[tuple[str, str, Callable[[], Planted]]]:
-    """Kind, strength, and how to plant it."""
-    pixels, white = good.pixels, good.white
+def list_faults(good: Good, tissue: Mask) -> Iterator[tuple[str, str, float, Callable[[], Planted]]]:
+    """Kind, strength, pixel size, and how to plant it: at 1 um/px, which suffices for all but focus."""
+    pixels, white = shrink(good.pixels, MPP, 1.0), good.white
     rows = {
         "fold of 40, 60, 120 um; 1, 2, 2 layers": [(40.0, 1.0), (60.0, 2.0), (120.0, 2.0)],
         "bubble of 0.3, 0.5, 1 mm; rim 0.15, 0.4, 0.8 OD": [(300.0, 0.15), (500.0, 0.4), (1000.0, 0.8)],
@@ -130,25 +131,23 @@ def list_faults(good: Good, tissue: Mask) -> Iterator[tuple[str, str, Callable[[
     for (name, cases), plant in zip(
         rows.items(),
         (
-            lambda one, rng: plant_fold(rng, pixels, MPP, white, *one),
-            lambda one, rng: plant_bubble(rng, pixels, MPP, *one),
+            lambda one, rng: plant_fold(rng, pixels, 1.0, white, *one),
+            lambda one, rng: plant_bubble(rng, pixels, 1.0, *one),
         ),
         strict=True,
     ):
         for strength, one in zip(STRENGTHS, cases, strict=True):
-            yield name, strength, lambda one=one, plant=plant: plant(one, seed(good))
+            yield name, strength, 1.0, lambda one=one, plant=plant: plant(one, seed(good))
     for ink in INKS:
         for strength, od in zip(STRENGTHS, (0.1, 0.3, 1.0), strict=True):
-            yield (
-                f"{ink} pen, 0.1, 0.3, 1 OD",
-                strength,
-                lambda ink=ink, od=od: plant_pen(seed(good), pixels, MPP, ink, od),
-            )
+            name = f"{ink} pen, 0.1, 0.3, 1 OD"
+            yield name, strength, 1.0, lambda ink=ink, od=od: plant_pen(seed(good), pixels, 1.0, ink, od)
     for strength, od in zip(STRENGTHS, (0.05, 0.15, 0.3), strict=True):
-        yield "brown edge, 0.05, 0.15, 0.3 OD", strength, lambda od=od: plant_edge(pixels, MPP, tissue, od)
+        name = "brown edge, 0.05, 0.15, 0.3 OD"
+        yield name, strength, 1.0, lambda od=od: plant_edge(pixels, 1.0, tissue, od)
     for strength, blur in zip(STRENGTHS, (1.0, 1.5, 2.5), strict=True):
         name = "1.2 mm out of focus, 1, 1.5, 2.5 um"
-        yield name, strength, lambda blur=blur: plant_defocus(seed(good), pixels, MPP, blur)
+        yield name, strength, MPP, lambda blur=blur: plant_defocus(seed(good), good.pixels, MPP, blur)
 
 
 def seed(good: Good) -> np.random.Generator:
@@ -156,16 +155,16 @@ def seed(good: Good) -> np.random.Generator:
 
 
 def judge_section(good: Good) -> Iterator[dict[str, object]]:
-    tissue, found = look(good.pixels)
+    tissue, found = look(good.pixels, MPP, focus=True)
     for kind, mask in {**found, "any": np.any(list(found.values()), axis=0)}.items():
         share = float(mask.sum() / tissue.sum())
         yield {"kind": good.kind, "fault": f"none: {kind}", "strength": "", "share": share, "false": share}
-    large = fit_mask(tissue, good.pixels.shape)
-    for name, strength, plant in list_faults(good, large):
+    large = fit_mask(tissue, shrink(good.pixels, MPP, 1.0).shape)
+    for name, strength, mpp, plant in list_faults(good, large):
         planted = plant()
         truth = fit_mask(planted.mask, tissue.shape) & tissue
         near = cv2.dilate(truth.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
-        _, found = look(planted.pixels)
+        _, found = look(planted.pixels, mpp, focus=mpp == MPP)
         left_out = np.any(list(found.values()), axis=0) & tissue
         yield {
             "kind": good.kind, "fault": name, "strength": strength,

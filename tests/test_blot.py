@@ -12,6 +12,7 @@ from histoquant.blot.measure import BlotSettings, Lane, find_lanes, measure_band
 from histoquant.blot.read import read_blot, read_lanes
 from histoquant.blot.render import BlotRendering, render_blot
 from histoquant.errors import HistoquantError, ResultsError, SlideError, StudyError
+from histoquant.results import open_run
 
 PEAKS = [0.3, 0.6, 0.9, 0.4, 0.8]
 HEADER = "image,protein,lane,sample,group,left_px,right_px,top_px,bottom_px\n"
@@ -249,6 +250,12 @@ def test_wrong_sets_of_images_are_named(strips):
     (strips / "file").write_text("", encoding="utf-8")
     with pytest.raises(ResultsError, match="cannot be made"):
         write_blots(strips / "file", found, "")
+    with (
+        open_run(strips / "held"),
+        pytest.raises(ResultsError, match="is in use by another run"),
+    ):
+        write_blots(strips / "held", found, "")
+    assert not (strips / "held" / "bands.csv").exists()
 
 
 def test_the_command_refuses_what_is_out_of_range(tmp_path):

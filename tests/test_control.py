@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from histoquant.control import history
 from histoquant.control.history import VERSION, Observation, add_observations, read_history
@@ -88,6 +89,38 @@ def test_a_sudden_shift_is_caught_as_soon_as_theory_says() -> None:
         delays.append(rejected[0] - 29 if rejected else 99)
     assert np.median(delays) <= 4
     assert max(delays) <= 20
+
+
+def test_a_drift_over_thirty_months_is_found_as_soon_as_theory_says() -> None:
+    """A control a month, 0.2 SD further each month: the mean is 3 SD off after 15 months.
+
+    By 1-3s alone, the chance to pass month n is P(z < 3 - 0.2 n); the product over months falls below one
+    half at month 11 and below 0.001 at month 19. More rules only find it sooner.
+    """
+    means = 0.2 * np.arange(1, 31)
+    passes = np.cumprod(stats.norm.cdf(3 - means) - stats.norm.cdf(-3 - means))
+    half, nearly_sure = (int(np.argmax(passes < share)) + 1 for share in (0.5, 0.001))
+    rng = np.random.default_rng(11)
+    found = []
+    for _ in range(200):
+        scores = [*rng.normal(0, 1, 20), *(means + rng.normal(0, 1, 30))]
+        verdicts = judge_series(scores, [str(at) for at in range(50)])
+        rejected = [at - 19 for at in range(20, 50) if set(verdicts[at]) - {"1-2s"}]
+        found.append(rejected[0] if rejected else 99)
+    assert np.median(found) <= half
+    assert np.quantile(found, 0.995) <= nearly_sure
+
+
+def test_thirty_good_months_are_rarely_rejected() -> None:
+    """By 1-3s 0.27 % of good controls are rejected; all rules together reject a few in a hundred."""
+    rng = np.random.default_rng(12)
+    verdicts = [
+        verdict
+        for _ in range(100)
+        for verdict in judge_series(rng.normal(0, 1, 30).tolist(), [str(at) for at in range(30)])
+    ]
+    assert 0.0005 < np.mean(["1-3s" in verdict for verdict in verdicts]) < 0.007
+    assert np.mean([bool(set(verdict) - {"1-2s"}) for verdict in verdicts]) < 0.03
 
 
 def test_what_is_added_is_read_and_the_same_slide_again_is_no_second_one(tmp_path: Path) -> None:

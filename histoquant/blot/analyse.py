@@ -15,10 +15,10 @@ import pandas as pd
 
 from histoquant.blot.measure import BlotSettings, Lane, find_lanes, measure_bands, measure_density
 from histoquant.blot.read import Loaded, read_blot, read_lanes
-from histoquant.errors import ResultsError, StudyError
+from histoquant.errors import StudyError
 from histoquant.pictures import encode_jpeg
 from histoquant.protocol import StatisticsSettings
-from histoquant.results import write_bytes, write_table
+from histoquant.results import open_run, write_bytes, write_table
 from histoquant.stats import compare_groups
 
 BAND_COLUMNS = (
@@ -234,22 +234,20 @@ def write_blots(out: Path, blots: Blots, page: str) -> Path:
     Raises
     ------
     ResultsError
-        The folder cannot be made.
+        The folder cannot be made, or another run writes to it.
     """
-    try:
-        (out / "overlays").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f"cannot be made ({error.strerror})", out, "choose another --out") from error
-    write_table(out / "bands.csv", blots.bands)
-    places = blots.bands[list(BAND_COLUMNS[:9])]
-    pixels = list(BAND_COLUMNS[5:9])
-    write_table(
-        out / "lanes.csv",
-        places.astype(dict.fromkeys(pixels, "float64")).astype(dict.fromkeys(pixels, "Int64")),
-    )
-    write_table(out / "samples.csv", blots.samples)
-    write_table(out / "comparisons.csv", blots.tests)
-    for name, picture in blots.overlays.items():
-        write_bytes(out / "overlays" / f"{Path(name).stem}.jpg", picture)
-    write_bytes(out / "blot.html", page.encode())
+    with open_run(out):
+        (out / "overlays").mkdir(exist_ok=True)
+        write_table(out / "bands.csv", blots.bands)
+        places = blots.bands[list(BAND_COLUMNS[:9])]
+        pixels = list(BAND_COLUMNS[5:9])
+        write_table(
+            out / "lanes.csv",
+            places.astype(dict.fromkeys(pixels, "float64")).astype(dict.fromkeys(pixels, "Int64")),
+        )
+        write_table(out / "samples.csv", blots.samples)
+        write_table(out / "comparisons.csv", blots.tests)
+        for name, picture in blots.overlays.items():
+            write_bytes(out / "overlays" / f"{Path(name).stem}.jpg", picture)
+        write_bytes(out / "blot.html", page.encode())
     return out / "blot.html"
