@@ -21,6 +21,7 @@ from histoquant.cli.app import app
 from histoquant.objects import OBJECT_COLUMNS
 from histoquant.protocol import MarkerSettings, Protocol
 from histoquant.stats import COLUMNS as STATISTICS_COLUMNS
+from histoquant.study import OPTIONAL, REQUIRED
 from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS
 
 UNITS = {"_um2": "um²", "_um": "um", "_px": "px", "_od": "OD", "_deg": "°", "_mpp": "um/px", "mpp": "um/px"}
@@ -31,13 +32,14 @@ BOUNDS = {
     annotated_types.Lt: ("lt", "<"),
 }
 TABLES: Mapping[str, tuple[str, ...]] = {
+    "study table": (*REQUIRED, *OPTIONAL),
     "fields.csv": FIELD_COLUMNS,
     "sections.csv": SECTION_COLUMNS,
     "patients.csv": ("patient", "group"),
     "statistics.csv": tuple(STATISTICS_COLUMNS),
     "objects.parquet": OBJECT_COLUMNS,
 }
-"""Tables of a run and their columns, as the code writes them."""
+"""Tables and their columns, as the code reads and writes them."""
 STAGES = (
     *("errors", "geometry", "protocol", "study", "slide", "tissue", "fields", "stains", "fibers", "cells"),
     *("measure", "inclusion", "counts", "tables", "stats", "pipeline"),
@@ -157,7 +159,7 @@ def describe_tables() -> str:
     """
     texts = read_column_texts()
     parts = [
-        "# Tables of a run",
+        "# Tables and files",
         "CSV is UTF-8, with a point as decimal sign; an empty cell is not available. Rows are sorted by "
         "patient, marker, section, field. Positions are micrometres from the slide's upper left corner, x to "
         "the right, y down.",
@@ -170,6 +172,9 @@ def describe_tables() -> str:
             texts[name]["about"],
             "\n".join([_make_row("column", "unit", "meaning"), _make_row(*["---"] * 3), *rows]),
         ]
+    files = [_make_row(f"`{name}`", text) for name, text in texts["files"].items()]
+    heads = [_make_row("file", "what"), _make_row("---", "---")]
+    parts += ["## Other files of a run", "\n".join([*heads, *files])]
     return "\n\n".join(parts) + "\n"
 
 

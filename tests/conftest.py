@@ -42,6 +42,16 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_run(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study measured, for reading; a test that changes it takes a copy."""
+    out = tmp_path_factory.mktemp("small run") / "results"
+    words = ("--protocol", small_study / "PROTOCOL.toml", "--workers", 1)
+    done = call("run", small_study / "STUDY.csv", "--out", out, *words)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
 def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "histoquant", *map(str, words)]

@@ -60,6 +60,19 @@ def test_every_module_is_on_a_page() -> None:
         assert f"automodule:: {name}\n" in text or ".cli." in name
 
 
+def test_every_file_of_a_run_is_named(small_run: Path) -> None:
+    """Files, with sections, fields and reviewers by other names, are those of the page."""
+    named = {*reference.read_column_texts()["files"], *reference.TABLES}
+    found = {path.name for path in small_run.iterdir() if not path.name.startswith(".")} - {"sections"}
+    assert found <= named
+    section = {f"sections/ID/{path.name}" for path in (small_run / "sections" / "P01-CD19").iterdir()}
+    assert {name for name in section if not any(one.startswith(name) for one in named)} <= {
+        "sections/ID/measured.json",
+        "sections/ID/objects.parquet",
+        "sections/ID/overview.webp",
+    }
+
+
 def test_links_of_copied_notebooks_lead_to_pages(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.ipynb").write_text('"[Accuracy](../docs/accuracy.md)"')
