@@ -135,4 +135,4 @@ axis.set_xlabel("bias of cells per fiber (%)")
 plt.tight_layout()
 
 # %% [markdown]
-# The smaller the field, the longer its edge by its area.
+# The smaller the field, the longer its edge by its area. Next: [a study](03_study.ipynb).
