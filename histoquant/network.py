@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 from skimage.measure import label
 
 from histoquant.clumps import list_wholes, part_clumps
@@ -89,14 +91,25 @@ def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
     ProtocolError
         The model cannot be read.
     """
+    data = _read_model(model)
     try:
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(_read_model(model), np.uint8))
-    except cv2.error as error:
+        net = _load_network(data)
+        (maps,) = net.run(None, {net.get_inputs()[0].name: image[None]})
+        maps = maps[0, :OUTPUTS]
+        maps[:2] = 1 / (1 + np.exp(-maps[:2]))
+    except Exception as error:  # of many kinds, which onnxruntime does not join under one
         raise ProtocolError("is no fiber network", model or MODEL, "give an ONNX file of its form") from error
-    net.setInput(image[None])
-    maps = np.array(net.forward()[0], np.float32)
-    maps[:2] = 1 / (1 + np.exp(-maps[:2]))
-    return maps
+    return np.asarray(maps, np.float32)
+
+
+@lru_cache(maxsize=1)
+def _load_network(data: bytes) -> onnxruntime.InferenceSession:
+    """A network ready to run: one thread, as workers share the cores, and its memory given back."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def hash_model(model: Path | None = None) -> str:
