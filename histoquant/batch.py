@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from histoquant import __version__, results
-from histoquant.errors import HistoquantError, ResultsError, StudyError, WorkerError
+from histoquant.errors import HistoquantError, ResultsError, StorageError, StudyError, WorkerError
 from histoquant.executors import attempt
 from histoquant.fibers import identify_segmenter
 from histoquant.pipeline import FieldTask, Measured, Prepared, describe_field, measure_field, prepare_section
@@ -194,10 +195,12 @@ def measure_sections(
     try:
         _measure_all(deque(works), folder, protocol, seed, executor, progress, in_flight)
     except BrokenExecutor as error:
-        raise WorkerError(
-            "a worker process died", fix="it may have run out of memory: run again with fewer --workers"
-        ) from error
-    except BaseException:
+        results.log_event(folder, "run_stopped", reason=str(error))
+        fix = "finished sections stay: run again to go on, with fewer --workers if memory ran out"
+        raise WorkerError(str(error) or "a worker process died", fix=fix) from error
+    except BaseException as error:
+        with suppress(StorageError):  # the first trouble is the one to tell
+            results.log_event(folder, "run_stopped", reason=str(error) or type(error).__name__)
         executor.shutdown(wait=False, cancel_futures=True)
         raise
 
@@ -220,6 +223,7 @@ def _measure_all(
             job = _Job(waiting.popleft(), time.monotonic())
             jobs += 1
             section = job.work.section
+            results.log_event(folder, "section_started", section=section.id)
             # A file that is known to be absent is not waited for.
             path = None if job.work.trouble or not section.sources else section.sources[0].path
             under_way[executor.submit(attempt, prepare_section, path, section, protocol, seed)] = (job, None)
@@ -234,7 +238,10 @@ def _measure_all(
                         new,
                     )
             else:
-                _accept_field(future, job, task)
+                row = _accept_field(future, job, task)
+                event = "field_failed" if row["status"] == "failed" else "field_measured"
+                told = {name: row[name] for name in ("field", "status", "reason")}
+                results.log_event(folder, event, section=job.work.section.id, **told)
             if job.left == 0:
                 _store_section(job, folder, protocol, seed)
                 jobs -= 1
@@ -285,18 +292,19 @@ def _accept_prepared(future: Future[Any], job: _Job, protocol: Protocol) -> tupl
     return prepared.tasks
 
 
-def _accept_field(future: Future[Any], job: _Job, task: FieldTask) -> None:
+def _accept_field(future: Future[Any], job: _Job, task: FieldTask) -> Record:
     job.left -= 1
     try:
         measured: Measured = _take(future)
     except HistoquantError as error:
         row = {"status": "failed", "reason": str(error), "tissue_fraction": task.tissue_fraction}
         job.rows.append({**describe_field(task.field), **row})
-        return
+        return job.rows[-1]
     job.rows.append(measured.row)
     job.objects[task.field.number] = measured.objects
     job.features[task.field.number] = measured.features
     job.files.update(measured.files)
+    return measured.row
 
 
 def _take(future: Future[Any]) -> Any:
@@ -333,3 +341,5 @@ def _store_section(job: _Job, folder: RunFolder, protocol: Protocol, seed: int) 
         files["objects.parquet"] = results.encode_objects(objects)
         files["objects.geojson"] = json.dumps(collection, ensure_ascii=False).encode()
     results.write_section(folder.section(section.folder), files, record)
+    told = {name: record[name] for name in ("status", "reason", "seconds")}
+    results.log_event(folder, "section_stored", section=section.id, **told)

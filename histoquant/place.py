@@ -90,7 +90,7 @@ def place_cells(
     fiber : ndarray of int64, shape (n,)
         The fiber that holds the center, or the nearest; 0 if there is none.
     """
-    number = int(np.unique(labels[labels > 0]).size)
+    number = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
     if not fibers.any() or not number:
         return np.full(number, "endomysial", object), np.zeros(number, np.int64)
     gap, owner = _find_nearest(fibers)

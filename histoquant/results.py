@@ -24,6 +24,7 @@ from histoquant.errors import ResultsError, StorageError
 from histoquant.study import encode_name
 
 RECORD = "measured.json"
+EVENTS = "events.jsonl"
 EDITS = "edits"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 TEXT_COLUMNS = (
@@ -120,6 +121,36 @@ def open_run(path: Path, fresh: bool = False) -> Iterator[RunFolder]:
         raise ResultsError(f"cannot be moved aside ({error})", path, "choose another --out") from error
     with _hold(path):
         yield RunFolder(path, aside)
+
+
+def log_event(folder: RunFolder, event: str, **details: object) -> None:
+    """Add a line to the run's log, `events.jsonl`: what happened, when (UTC), and to what.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of the run.
+    event : str
+        `run_started`, `section_started`, `field_measured`, `field_failed`, `section_stored`, `run_stopped`
+        or `run_finished`.
+    **details
+        Plain values.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder is gone.
+    """
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
+    path = folder.path / EVENTS
+    try:
+        # In one go, so that a run that is killed leaves no half line.
+        with path.open("ab", buffering=0) as file:
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written ({error.strerror})", path, "make room, then run again"
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

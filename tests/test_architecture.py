@@ -36,7 +36,18 @@ ORDER = (
     *("tables", "objects", "stats", "sensitivity", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins
-    *("pictures", "results", "trails", "prepare", "pipeline", "report", "publish", "executors", "batch"),
+    *(
+        "pictures",
+        "results",
+        "trails",
+        "prepare",
+        "pipeline",
+        "report",
+        "publish",
+        "executors",
+        "cluster",
+        "batch",
+    ),
     *("draws", "reviewed"),
     *("control",),
     *(

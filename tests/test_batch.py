@@ -33,13 +33,18 @@ def make_study(folder: Path, *names: str) -> Study:
     return Study(folder / "STUDY.csv", tuple(sections), "utf-8", ",", ())
 
 
+def hold(path: Path) -> RunFolder:
+    path.mkdir(exist_ok=True)
+    return RunFolder(path)
+
+
 def store(folder: RunFolder, section: Section, key: str, status: str = "measured", field: str = "ok") -> None:
     record = {"key": key, "status": status, "reason": "", "fields_asked": 1, "fields": [{"status": field}]}
     results.write_section(folder.section(section.folder), {}, record)
 
 
 def test_a_dead_worker_says_what_to_do(tmp_path: Path) -> None:
-    study, folder = make_study(tmp_path, "A"), RunFolder(tmp_path / "out")
+    study, folder = make_study(tmp_path, "A"), hold(tmp_path / "out")
     works = plan_work(study, folder, Protocol(), 0).works
     future: Future[None] = Future()
     future.set_exception(BrokenProcessPool("killed"))
@@ -58,8 +63,7 @@ def test_the_unexpected_becomes_a_reason() -> None:
 
 
 def test_only_what_is_not_stored_is_measured(tmp_path: Path) -> None:
-    study, folder = make_study(tmp_path, "A", "B", "C", "D"), RunFolder(tmp_path / "out")
-    folder.path.mkdir()
+    study, folder = make_study(tmp_path, "A", "B", "C", "D"), hold(tmp_path / "out")
     works = {work.section.id: work for work in plan_work(study, folder, Protocol(), 0).works}
     assert list(works) == ["A-CD19", "B-CD19", "C-CD19", "D-CD19"]
     sections = {section.id: section for section in study.sections}
@@ -73,7 +77,7 @@ def test_only_what_is_not_stored_is_measured(tmp_path: Path) -> None:
 
 def test_seed_input_and_settings_are_in_the_key_and_the_place_of_the_study_is_not(tmp_path: Path) -> None:
     def key(folder: Path, protocol: Protocol, seed: int) -> str:
-        return plan_work(make_study(folder, "A"), RunFolder(tmp_path / "out"), protocol, seed).works[0].key
+        return plan_work(make_study(folder, "A"), hold(tmp_path / "out"), protocol, seed).works[0].key
 
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
@@ -84,11 +88,11 @@ def test_seed_input_and_settings_are_in_the_key_and_the_place_of_the_study_is_no
     assert key(here, Protocol(working_mpp=0.6), 0) != first
     study = make_study(here, "A")
     study.sections[0].sources[0].path.write_bytes(b"other pixels")
-    assert plan_work(study, RunFolder(tmp_path / "out"), Protocol(), 0).works[0].key != first
+    assert plan_work(study, hold(tmp_path / "out"), Protocol(), 0).works[0].key != first
 
 
 def test_an_unknown_section_and_an_edited_one_are_refused(tmp_path: Path) -> None:
-    study, folder = make_study(tmp_path, "A"), RunFolder(tmp_path / "out")
+    study, folder = make_study(tmp_path, "A"), hold(tmp_path / "out")
     with pytest.raises(StudyError, match="has no section B-CD19"):
         check_request(study, Protocol(), ["B-CD19"])
     with pytest.raises(ProtocolError, match="no segmenter"):
@@ -101,11 +105,10 @@ def test_an_unknown_section_and_an_edited_one_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_section_that_cannot_be_opened_is_stored_as_failed(tmp_path: Path) -> None:
-    study, folder = make_study(tmp_path, "A", "B"), RunFolder(tmp_path / "out")
+    study, folder = make_study(tmp_path, "A", "B"), hold(tmp_path / "out")
     seen: list[tuple[int, int]] = []
     with SerialExecutor() as executor:
         works = plan_work(study, folder, Protocol(), 0).works
-        folder.path.mkdir()
         measure_sections(works, folder, Protocol(), 0, executor, lambda *done: seen.append(done))
     assert seen == [(0, 2), (1, 2), (2, 2)]
     record = results.read_record(folder.section("A-CD19"))
@@ -113,8 +116,7 @@ def test_a_section_that_cannot_be_opened_is_stored_as_failed(tmp_path: Path) -> 
 
 
 def test_a_stored_section_whose_slide_is_gone_is_kept(tmp_path: Path) -> None:
-    study, folder = make_study(tmp_path, "A"), RunFolder(tmp_path / "out")
-    folder.path.mkdir()
+    study, folder = make_study(tmp_path, "A"), hold(tmp_path / "out")
     key = plan_work(study, folder, Protocol(), 0).works[0].key
     store(folder, study.sections[0], key)
     study.sections[0].sources[0].path.unlink()

@@ -436,3 +436,13 @@ def test_torn_labels_and_objects_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "placeless.tif", np.zeros((2, 2), np.int32))
     with pytest.raises(ResultsError, match="cannot be read"):
         results.read_labels(tmp_path / "placeless.tif")
+
+
+def test_events_are_lines_and_a_lost_folder_is_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name in ("张三-CD19", "two\nlines"):
+        results.log_event(folder, "section_started", section=name)
+    lines = (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["section"] for line in lines] == ["张三-CD19", "two\nlines"]
+    with pytest.raises(StorageError, match=r"events\.jsonl"):
+        results.log_event(RunFolder(tmp_path / "lost"), "run_started")

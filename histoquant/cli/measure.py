@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from histoquant import __version__
 from histoquant.cli.app import (
     OK,
     PARTLY,
@@ -23,6 +24,8 @@ from histoquant.cli.app import (
 from histoquant.errors import StorageError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from histoquant.protocol import Protocol
     from histoquant.study import Study
 
@@ -36,6 +39,7 @@ def run(
     seed: int = 0,
     fields: int | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     timeout: float = 1800.0,
     fresh: Annotated[bool, Flag] = False,
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
@@ -60,6 +64,9 @@ def run(
         Fields per section, instead of the protocol's.
     workers
         Worker processes; as many as there are cores if not given.
+    scheduler
+        Address of a dask.distributed scheduler, `tcp://host:8786` say, whose workers do the work instead;
+        they must see the slides under the same paths. There is no `--timeout` then.
     timeout
         Longest time in seconds for one field, or for opening a section and drawing its fields; what takes
         longer fails, and the run goes on.
@@ -73,7 +80,9 @@ def run(
     from histoquant.protocol import load_protocol
 
     settings = override_fields(load_protocol(protocol), fields)
-    how = (choose_workers(workers), check_timeout(timeout))
+    how = (scheduler or choose_workers(workers), check_timeout(timeout))
+    if scheduler:
+        study = study.absolute()  # workers may stand in another folder
     return _run(study, out, settings, check_seed(seed), how, fresh, tuple(only or ()), quiet)
 
 
@@ -222,7 +231,7 @@ def _run(
     out: Path,
     settings: Protocol,
     seed: int,
-    how: tuple[int, float],
+    how: tuple[int | str, float],
     fresh: bool,
     only: tuple[str, ...],
     quiet: bool,
@@ -238,7 +247,7 @@ def measure_study(
     out: Path,
     settings: Protocol,
     seed: int,
-    how: tuple[int, float],
+    how: tuple[int | str, float],
     fresh: bool,
     only: tuple[str, ...],
     quiet: bool,
@@ -253,8 +262,8 @@ def measure_study(
         Folder for the results.
     settings, seed
         Protocol and seed of the draws.
-    how : tuple of int and float
-        Worker processes, and the time limit of one task, s.
+    how : tuple of int or str, and float
+        Worker processes or a scheduler's address, and the time limit of one task, s.
     fresh, only, quiet
         As for `run`.
 
@@ -263,11 +272,9 @@ def measure_study(
     int
     """
     from histoquant.batch import check_request, measure_sections, plan_work
-    from histoquant.executors import make_executor
     from histoquant.publish import publish_report, publish_tables, write_run
-    from histoquant.results import list_orphans, open_run
+    from histoquant.results import list_orphans, log_event, open_run
 
-    processes, timeout_s = how
     check_request(study, settings, only)
     with open_run(out, fresh) as folder:
         started = datetime.now(UTC)
@@ -288,15 +295,15 @@ def measure_study(
         waiting = [work.section.id for work in plan.works]
         write_run(out, study, settings, seed, (started, None), plan.unavailable, waiting)
         tasks = len(waiting) * settings.fields.count
-        with (
-            make_executor(max(1, min(processes, tasks)), timeout_s) as executor,
-            show_progress("measuring", quiet or not waiting) as note,
-        ):
-            measure_sections(plan.works, folder, settings, seed, executor, note, processes + 1)
+        log_event(folder, "run_started", version=__version__, seed=seed, sections=len(waiting))
+        executor, at_once = _make_executor(*how, tasks)
+        with executor, show_progress("measuring", quiet or not waiting) as note:
+            measure_sections(plan.works, folder, settings, seed, executor, note, at_once + 1)
         sections = publish_tables(out, study, settings, seed, plan.unavailable)
         if lost := sorted(set(waiting) - set(sections["section"])):
             raise StorageError(f"has lost {', '.join(lost)}", out, "mend the folder, then run again")
         write_run(out, study, settings, seed, (started, datetime.now(UTC)), plan.unavailable)
+        log_event(folder, "run_finished", statuses=sections["status"].value_counts().to_dict())
         page = publish_report(out)
     asked = sections[sections["section"].isin(only)] if only else sections
     wanting = asked[asked["status"].isin(["failed", "incomplete"])]
@@ -312,6 +319,19 @@ def measure_study(
             f"{incomplete} incomplete: {page}"
         )
     return PARTLY if len(wanting) else OK
+
+
+def _make_executor(where: int | str, timeout_s: float, tasks: int) -> tuple[Executor, int]:
+    """Where the work is done, here or by a scheduler's workers, and how many tasks go on at once."""
+    if isinstance(where, str) and tasks:
+        from histoquant.cluster import ClusterExecutor
+
+        cluster = ClusterExecutor(where)
+        return cluster, cluster.slots
+    from histoquant.executors import make_executor
+
+    processes = where if isinstance(where, int) else 1
+    return make_executor(max(1, min(processes, tasks)), timeout_s), processes
 
 
 def _tell(value: object) -> str:
