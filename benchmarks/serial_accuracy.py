@@ -1,0 +1,185 @@
+"""How near registration and overlap come to rendered truth; writes the tables of docs/serial.md.
+
+    python benchmarks/serial_accuracy.py register --pairs 63
+    python benchmarks/serial_accuracy.py overlap --seeds 50
+    python benchmarks/serial_accuracy.py level --seeds 100
+
+Pairs have seeds from 1000, points from 0: none of them was looked at while the method was made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from histoquant.geometry import Patch
+from histoquant.protocol import TissueSettings
+from histoquant.serial.density import smooth_windows
+from histoquant.serial.intervals import choose_units
+from histoquant.serial.nulls import relabel_cells, shuffle_markers
+from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
+from histoquant.serial.register import register_views
+from histoquant.serial.transform import map_points
+from histoquant.serial.views import VIEW_MPP, View, make_view
+from histoquant.serial.windows import PIXEL_UM, Window, make_window
+from histoquant.synthetic import RenderSettings, vary_section
+from histoquant.synthetic.serial import PoseSettings, SerialSection, arrange_series, render_series
+from histoquant.synthetic.sites import SitesSettings, scatter_sites
+
+FIRST_SEED = 1000
+CASES = ("turned", "flipped and stretched", "torn", "folded", "partial", "torn and folded", "other biopsy")
+SIDE = 110
+_ROW, _COLUMN = (np.indices((SIDE, SIDE)) + 0.5) * PIXEL_UM
+DISC = np.hypot(_ROW - SIDE * PIXEL_UM / 2, _COLUMN - SIDE * PIXEL_UM / 2) < SIDE * PIXEL_UM / 2
+
+
+def draw_pose(rng: np.random.Generator, case: str) -> PoseSettings:
+    bent = case == "flipped and stretched"
+    stretch = tuple(1 + rng.choice([-0.03, 0.03], 2)) if bent else tuple(rng.uniform(0.99, 1.01, 2))
+    return PoseSettings(
+        angle_deg=rng.uniform(-180, 180),
+        flip=bent or rng.random() < 0.5,
+        stretch=stretch,
+        tear_um=rng.uniform(30, 100) if "torn" in case else 0,
+        fold_um=rng.uniform(30, 80) if "folded" in case else 0,
+        kept=rng.uniform(0.5, 0.8) if case == "partial" else 1,
+    )
+
+
+def see(made: SerialSection) -> View:
+    factor = made.section.mpp / VIEW_MPP
+    pixels = cv2.resize(made.section.pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return make_view(Patch(np.asarray(pixels, np.uint8), 0.0, 0.0, VIEW_MPP), TissueSettings())
+
+
+def register_pair(seed: int, case: str, size_um: float) -> dict[str, object]:
+    rng = np.random.default_rng([seed, 0])
+    settings = RenderSettings(mpp=2.0)
+    layout = arrange_series(rng, (size_um, size_um), settings.layout)
+    other = arrange_series(rng, (size_um, size_um), settings.layout) if case == "other biopsy" else layout
+    one = render_series(rng, layout, vary_section(rng, settings), PoseSettings())
+    two = render_series(rng, other, vary_section(rng, settings), draw_pose(rng, case))
+    views = see(one), see(two)
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = register_views(*views)
+    row: dict[str, object] = {"seed": seed, "case": case, "registered": found.transform is not None}
+    row |= {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+    row |= {"told_um": found.error_um, "near": found.near, "blocks": found.blocks}
+    if found.transform is None or case == "other biopsy":
+        return row
+    both = one.landmarks.merge(two.landmarks, on="fiber", suffixes=("", "_2"))
+    mapped = map_points(found.transform, both[["x_um", "y_um"]].to_numpy())
+    error = np.hypot(*(mapped - both[["x_um_2", "y_um_2"]].to_numpy()).T)
+    return row | {"median_um": np.median(error), "p90_um": np.quantile(error, 0.9), "landmarks": len(error)}
+
+
+def check_registration(numbers: range, size_um: float, out: Path) -> None:
+    rows: list[dict[str, object]] = []
+    for number in numbers:
+        rows.append(register_pair(FIRST_SEED + number, CASES[number % len(CASES)], size_um))
+        print(pd.Series(rows[-1]).to_frame().T.to_string(index=False, header=len(rows) == 1), flush=True)
+        pd.DataFrame(rows).to_csv(out, index=False)
+    tabulate_registration(pd.DataFrame(rows))
+
+
+def tabulate_registration(table: pd.DataFrame) -> None:
+    print("\n| case | pairs | registered | below 20 um | median, um | 90 %, um | told, um | CPU, s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case, own in table.groupby("case", sort=False):
+        numbers = (own[name].median() for name in ("median_um", "p90_um", "told_um"))
+        text = " | ".join("–" if np.isnan(number) else f"{number:.1f}" for number in numbers)
+        good = "–" if case == "other biopsy" else f"{(own['median_um'] < 20).sum()}"
+        counts = f"{len(own)} | {own['registered'].sum()} | {good}"
+        print(f"| {case} | {counts} | {text} | {own['cpu_s'].median():.1f} |")
+    same = table[table["case"].ne("other biopsy")]
+    bad = same["registered"] & ~(same["median_um"] < 20)
+    share = (same["median_um"] < 20).mean()
+    print(f"\n{share:.1%} of {len(same)} pairs below 20 um; {bad.sum()} wrong and not told")
+
+
+def plant(rng: np.random.Generator, blocks: int, fields: int, settings: SitesSettings) -> list[Window]:
+    windows = []
+    for block in range(blocks):
+        for _ in range(fields):
+            one, two, rest, other = scatter_sites(rng, SIDE * PIXEL_UM, settings)
+            cells = np.vstack([one, rest]), np.vstack([two, other])
+            marks = np.arange(len(cells[0])) < len(one), np.arange(len(cells[1])) < len(two)
+            windows.append(make_window(f"b{block}", DISC, *cells, *marks))
+    return windows
+
+
+def check_overlap(seeds: range, designs: list[tuple[int, float]]) -> None:
+    shown = [int(np.flatnonzero(radius <= RADII_UM)[0]) for radius in (20, 50, 100)]
+    heads = "20 um | 50 um | 100 um | interval at 50 um holds it | Spearman, 50 um"
+    print(f"| biopsies | error, um | planted | {heads} |\n{'|---' * 8}|")
+    for blocks, error_um in designs:
+        for planted in (0.0, 0.3, 0.6, 0.9):
+            values, holds, ranks = [], [], []
+            for seed in seeds:
+                rng = np.random.default_rng(
+                    [seed, round(10 * planted), blocks, round(error_um)][: 4 if error_um else 3]
+                )
+                windows = plant(rng, blocks, 10, SitesSettings(overlap=planted, error_um=error_um))
+                units = choose_units([window.block for window in windows])
+                found = estimate_overlap(count_pairs(windows), units)
+                values.append(found.value[shown])
+                holds.append(found.low[shown[1]] <= planted <= found.high[shown[1]])
+                ranks.append(smooth_windows(windows, units, 50.0).spearman.value[0])
+            array = np.array(values)
+            mean, error = np.nanmean(array, 0), np.nanstd(array, 0, ddof=1) / np.sqrt(len(seeds))
+            text = " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in zip(mean, error, strict=True))
+            about = f"| {blocks} | {error_um:g} | {planted}"
+            print(f"{about} | {text} | {np.mean(holds):.0%} | {np.mean(ranks):.2f} |", flush=True)
+
+
+def check_level(seeds: range, designs: list[tuple[int, float]]) -> None:
+    print(f"| biopsies | positive cells | cells and chance | P <= 0.05 |\n{'|---' * 4}|")
+    for blocks, cells in designs:
+        found: dict[str, list[float]] = {}
+        for seed in seeds:
+            rng = np.random.default_rng([FIRST_SEED + seed, blocks, round(cells)])
+            settings = SitesSettings(cells=cells, sites_per_mm2=96 / cells)
+            windows = plant(rng, blocks, 10, settings)
+            found.setdefault("independent, markers shuffled", []).append(_shuffle(windows, rng))
+            labels = relabel_cells(windows, rng, draws=99).p
+            found.setdefault("independent, labels shuffled", []).append(labels)
+            same = plant(rng, blocks, 10, settings.model_copy(update={"overlap": 0.3}))
+            found.setdefault("overlap 0.3, markers shuffled", []).append(_shuffle(same, rng))
+        kind = "in sites of eight" if cells > 1 else "singly"
+        for name, values in found.items():
+            print(f"| {blocks} | {kind} | {name} | {np.mean(np.array(values) <= 0.05):.1%} |", flush=True)
+
+
+def _shuffle(windows: list[Window], rng: np.random.Generator) -> float:
+    return shuffle_markers(windows, rng, draws=99).p
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["register", "overlap", "level", "table"])
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair or seed")
+    parser.add_argument("--pairs", type=int, default=63)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--size-um", type=float, default=1600.0)
+    parser.add_argument("--designs", nargs="*", help="biopsies:error for overlap, biopsies:cells for level")
+    parser.add_argument("--out", type=Path, nargs="+", default=[Path("serial_pairs.csv")])
+    asked = parser.parse_args()
+    designs = [(int(one.split(":")[0]), float(one.split(":")[1])) for one in asked.designs or ()]
+    seeds = range(asked.first, asked.first + asked.seeds)
+    if asked.what == "register":
+        check_registration(range(asked.first, asked.first + asked.pairs), asked.size_um, asked.out[0])
+    elif asked.what == "table":
+        tabulate_registration(pd.concat([pd.read_csv(path) for path in asked.out]).sort_values("seed"))
+    elif asked.what == "overlap":
+        check_overlap(seeds, designs or [(1, 0.0), (4, 0.0), (4, 8.0), (8, 0.0)])
+    else:
+        check_level(seeds, designs or [(1, 8.0), (4, 8.0), (1, 1.0)])
+
+
+if __name__ == "__main__":
+    main()
