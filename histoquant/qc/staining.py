@@ -14,6 +14,8 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 _STRONG_OD = 0.25
+# Of haematoxylin and DAB. Vectors turned by 15 degrees let a nucleus seem nearly as brown as blue.
+_OUTWEIGH = (1.0, 1.5)
 _LEAST_UM2 = 500.0
 _NEGATIVE_OD = -0.05
 _DARKEST, _BRIGHTEST = 2, 255
@@ -118,7 +120,8 @@ def measure_angles(stains: Stains, vectors: tuple[Vector, Vector]) -> tuple[floa
 
 def _find_angle(above: FloatImage, basis: npt.NDArray[np.float64], own: int, pixel_um2: float) -> float:
     # The stain must also outweigh the other one: brown rings lie on blue nuclei.
-    chosen = above[(above[..., own] > _STRONG_OD) & (above[..., own] > 1.5 * above[..., 1 - own])]
+    outweighs = above[..., own] > _OUTWEIGH[own] * above[..., 1 - own]
+    chosen = above[(above[..., own] > _STRONG_OD) & outweighs]
     if len(chosen) * pixel_um2 < _LEAST_UM2:
         return float("nan")
     ratios = chosen / chosen[:, own : own + 1]
