@@ -31,6 +31,8 @@ _EDGE_DEPTH_UM = 300.0
 _EDGE_WIDTH_UM = 30.0
 _EDGE_LEAST_UM2 = 20_000.0
 _RIM_UM = 60.0
+# A dark rim is taken by a higher limit too, at which the dark cells beside it do not hang on it.
+_RIM_FACTORS = (1.0, 2.5)
 _BUBBLE_UM = (150.0, 4000.0)
 _BUBBLE_ROUND = 0.06
 _BUBBLE_CLOSED = 0.75
@@ -287,19 +289,25 @@ def _find_edge(view: _View, limit_od: float) -> Mask:
 
 def _find_bubbles(view: _View, least_od: float) -> Mask:
     """Thin dark lines that close to a circle, with what they enclose."""
-    line = cv2.morphologyEx(view.mean, cv2.MORPH_TOPHAT, _make_disc(_RIM_UM, view.mpp)) > least_od
-    line = cv2.morphologyEx(line.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
+    height = cv2.morphologyEx(view.mean, cv2.MORPH_TOPHAT, _make_disc(_RIM_UM, view.mpp))
     found = np.zeros(view.tissue.shape, np.uint8)
-    for box, part, _ in _list_parts(np.asarray(line, bool)):
-        low, high = (size / view.mpp for size in _BUBBLE_UM)
-        if not low <= max(part.shape) <= high or min(part.shape) < 0.5 * max(part.shape):
-            continue
-        circle = _fit_circle(part)
-        if circle is not None:
-            row, column, radius = circle
-            middle = (round(column) + box[1].start, round(row) + box[0].start)
-            cv2.circle(found, middle, round(radius + _MARGIN_UM / view.mpp), 1, -1)
+    for factor in _RIM_FACTORS:
+        line = cv2.morphologyEx(
+            (height > factor * least_od).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
+        )
+        for row, column, radius in _list_circles(np.asarray(line > 0, bool), view.mpp):
+            cv2.circle(found, (round(column), round(row)), round(radius + _MARGIN_UM / view.mpp), 1, -1)
     return np.asarray(found > 0, bool)
+
+
+def _list_circles(line: Mask, mpp: float) -> Iterator[tuple[float, float, float]]:
+    """Row, column and radius of the parts that are circles of a bubble's size, px."""
+    low, high = (size / mpp for size in _BUBBLE_UM)
+    for box, part, _ in _list_parts(line):
+        round_enough = min(part.shape) >= 0.5 * max(part.shape)
+        circle = _fit_circle(part) if low <= max(part.shape) <= high and round_enough else None
+        if circle is not None:
+            yield circle[0] + box[0].start, circle[1] + box[1].start, circle[2]
 
 
 def _fit_circle(part: Mask) -> tuple[float, float, float] | None:
