@@ -130,7 +130,7 @@ def _find_angle(above: FloatImage, basis: npt.NDArray[np.float64], own: int, pix
 
 
 def _find_mode(ratios: npt.NDArray[np.float32]) -> float:
-    counts, edges = np.histogram(ratios, np.linspace(-0.8, 0.8, 321))
+    counts, edges = np.histogram(ratios, np.linspace(-1.05, 1.05, 421))
     smooth = cv2.GaussianBlur(counts.astype(np.float32)[None], (0, 0), 6)[0]
     best = int(np.argmax(smooth))
     return float(edges[best] + edges[best + 1]) / 2
