@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import Container, FileEdit, Label, PushButton
+from magicgui.widgets import Container, FileEdit, PushButton
 
 from histoquant.annotations import Annotations, join_regions, read_regions
 from histoquant.errors import AnnotationError
@@ -16,6 +16,7 @@ from histoquant.slide import open_slide
 from napari_histoquant.background import start
 from napari_histoquant.layers import show_mask
 from napari_histoquant.messages import guard, show_warning
+from napari_histoquant.notes import make_note
 from napari_histoquant.regions import (
     EXCLUDE,
     KEEP,
@@ -58,7 +59,7 @@ class AnnotateWidget(Container):
         self.save = PushButton(
             text="Save GeoJSON", tooltip="For QuPath, and for the column `annotations` of a study table."
         )
-        self.about = Label(value="")
+        self.about = make_note()
         super().__init__(
             widgets=[self.keep, self.exclude, self.tissue, self.file, self.load, self.save, self.about]
         )

@@ -11,7 +11,6 @@ from magicgui.widgets import (
     Container,
     FileEdit,
     FloatSpinBox,
-    Label,
     LineEdit,
     PushButton,
     SpinBox,
@@ -31,6 +30,7 @@ from napari_histoquant.drawing import (
     step_field,
 )
 from napari_histoquant.messages import guard, show_warning
+from napari_histoquant.notes import make_note
 from napari_histoquant.regions import REGIONS, collect_regions
 from napari_histoquant.scene import find_layer, find_slide
 
@@ -74,7 +74,7 @@ class DrawWidget(Container):
         self.draw = PushButton(text="Draw fields")
         self.previous = PushButton(text="Previous field (,)")
         self.next = PushButton(text="Next field (.)")
-        self.about = Label(value="")
+        self.about = make_note()
         super().__init__(
             widgets=[
                 *(self.patient, self.group, self.marker, self.run, self.protocol),

@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import napari
     from napari.utils.notifications import Notification, notification_manager
+    from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
 
@@ -91,4 +92,4 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = monotonic() + seconds
     while not condition():
         assert monotonic() < end, "it did not happen in time"
-        QApplication.processEvents()
+        QTest.qWait(10)
