@@ -20,7 +20,9 @@ demo: $(STAMP)
 	$(BIN)/histoquant demo --out histoquant-demo
 
 test: $(STAMP)
-	$(DISPLAYED) $(BIN)/python -m pytest -n 2 --dist loadfile -q --nbmake --nbmake-timeout=1800 tests histoquant notebooks --ignore-glob='notebooks/*.py'
+	$(DISPLAYED) $(BIN)/python -m pytest -n 2 --dist loadfile -q
+	@# Notebooks run in kernels of their own, so that warnings here are Jupyter's.
+	$(BIN)/python -m pytest -q -n 0 -W default --nbmake --nbmake-timeout=1800 notebooks/*.ipynb
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -39,7 +41,7 @@ docs: $(STAMP)
 # Runs every notebook from its .py and keeps what it shows; takes a minute or two.
 notebooks: $(STAMP)
 	$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
-	$(BIN)/python -m pytest -q -n 0 -p no:cacheprovider --nbmake --nbmake-timeout=1800 --overwrite notebooks/*.ipynb
+	$(BIN)/python -m pytest -q -n 0 -W default -p no:cacheprovider --nbmake --nbmake-timeout=1800 --overwrite notebooks/*.ipynb
 
 # Slow: accuracy of fibers, cells and whole runs, written to docs/accuracy.md.
 bench-accuracy: $(STAMP)
