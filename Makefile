@@ -22,7 +22,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(DISPLAYED) $(BIN)/python -m pytest -n 2 --dist loadfile -q
 	@# Notebooks run in kernels of their own, so that warnings here are Jupyter's.
-	$(BIN)/python -m pytest -q -n 0 -W default --nbmake --nbmake-timeout=1800 notebooks/*.ipynb
+	$(BIN)/python -m pytest -q -n 2 -W default --nbmake --nbmake-timeout=1800 notebooks/*.ipynb
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
