@@ -195,7 +195,8 @@ def measure_sections(
     try:
         _measure_all(deque(works), folder, protocol, seed, executor, progress, in_flight)
     except BrokenExecutor as error:
-        results.log_event(folder, "run_stopped", reason=str(error))
+        with suppress(StorageError):
+            results.log_event(folder, "run_stopped", reason=str(error))
         fix = "finished sections stay: run again to go on, with fewer --workers if memory ran out"
         raise WorkerError(str(error) or "a worker process died", fix=fix) from error
     except BaseException as error:

@@ -97,6 +97,8 @@ def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
         (maps,) = net.run(None, {net.get_inputs()[0].name: image[None]})
         maps = maps[0, :OUTPUTS]
         maps[:2] = 1 / (1 + np.exp(-maps[:2]))
+    except MemoryError:
+        raise
     except Exception as error:  # of many kinds, which onnxruntime does not join under one
         raise ProtocolError("is no fiber network", model or MODEL, "give an ONNX file of its form") from error
     return np.asarray(maps, np.float32)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label
 
+from histoquant import network
 from histoquant.errors import ProtocolError
 from histoquant.network import (
     fold_pixels,
@@ -162,3 +163,12 @@ def test_weak_borders_merge_and_strong_ones_stay(strength, fibers):
 
 def test_no_fiber_in_the_maps_gives_none():
     assert split_fibers(np.zeros((5, 20, 20), np.float32)).max() == 0
+
+
+def test_want_of_memory_is_not_laid_on_the_model(monkeypatch):
+    def fail(data):
+        raise MemoryError
+
+    monkeypatch.setattr(network, "_load_network", fail)
+    with pytest.raises(MemoryError):
+        network.run_network(np.zeros((16, 8, 8), np.float32))
