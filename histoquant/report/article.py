@@ -73,6 +73,29 @@ def build_article(title: str, subtitle: str, facts: Mapping[str, str], parts: Se
     str
         HTML; the same parts give the same text.
     """
+    page, style = load_page("article.html.j2")
+    return (
+        page.render(
+            title=title, subtitle=subtitle, facts=facts, parts=parts, style=style, version=__version__
+        )
+        + "\n"
+    )
+
+
+def load_page(name: str) -> tuple[jinja2.Template, Markup]:
+    """Load the template of a page, and the style sheet all pages share.
+
+    What is put into the template is text: a patient's name stays one, whatever is in it.
+
+    Parameters
+    ----------
+    name : str
+        File in the folder `page`.
+
+    Returns
+    -------
+    jinja2.Template, Markup
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("histoquant.report", "page"),
         autoescape=True,
@@ -80,11 +103,4 @@ def build_article(title: str, subtitle: str, facts: Mapping[str, str], parts: Se
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    style = Markup(environment.get_template("page.css").render())
-    page = environment.get_template("article.html.j2")
-    return (
-        page.render(
-            title=title, subtitle=subtitle, facts=facts, parts=parts, style=style, version=__version__
-        )
-        + "\n"
-    )
+    return environment.get_template(name), Markup(environment.get_template("page.css").render())

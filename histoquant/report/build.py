@@ -1,4 +1,3 @@
-# This module touches files: it reads the template and the style sheet of the page.
 """Build the page: what a run found, what went wrong, how it was measured and what it does not mean."""
 
 from __future__ import annotations
@@ -8,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
 from histoquant.pictures import STYLES
 from histoquant.report import formats, plots, settings, views
+from histoquant.report.article import load_page
 from histoquant.report.cards import make_cards
 from histoquant.report.sensitivity import tabulate_sensitivity, tabulate_thresholds
 from histoquant.report.sentences import tell_results
@@ -96,17 +95,8 @@ def build_report(run: RunTables) -> str:
     str
         HTML; the same tables give the same text.
     """
-    # Autoescape: a patient's name is text, whatever is in it.
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("histoquant.report", "page"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    style = environment.get_template("page.css").render()
-    page = environment.get_template("page.html.j2")
-    return page.render(style=Markup(style), run=run, **_head(run), **_results(run), **_details(run)) + "\n"
+    page, style = load_page("page.html.j2")
+    return page.render(style=style, run=run, **_head(run), **_results(run), **_details(run)) + "\n"
 
 
 def _head(run: RunTables) -> dict[str, Any]:
