@@ -36,6 +36,98 @@ def test_a_textbook_exercise() -> None:
     assert judge(*scores, batches=["day 1", "day 1"]) == {"1-2s", "R-4s"}
 
 
+# Controls and answers of: Westgard S. Break All the Rules, parts one and two, westgard.com 2015.
+ONE_CONTROL = [
+    *(
+        42.5,
+        55.1,
+        46.4,
+        47.0,
+        43.1,
+        56.9,
+        41.3,
+        44.9,
+        45.5,
+        41.3,
+        47.0,
+        37.7,
+        41.6,
+        53.3,
+        55.4,
+        44.6,
+        47.3,
+        48.2,
+    ),
+    *(
+        41.3,
+        42.8,
+        44.3,
+        47.6,
+        44.3,
+        45.8,
+        47.6,
+        39.8,
+        39.8,
+        50.9,
+        49.7,
+        45.5,
+        45.2,
+        47.3,
+        47.9,
+        44.3,
+        40.1,
+        48.2,
+    ),
+    *(
+        40.7,
+        41.9,
+        43.4,
+        43.7,
+        49.7,
+        42.2,
+        52.1,
+        44.6,
+        45.2,
+        45.8,
+        41.6,
+        41.3,
+        44.9,
+        43.7,
+        45.2,
+        50.6,
+        50.3,
+        51.2,
+    ),
+    *(51.5, 44.3, 41.6, 53.9, 48.8, 48.2, 50.6),
+]
+
+
+def test_a_published_series_of_one_control() -> None:
+    """Mean 47, SD 3. Answers name the first or last control of a rule; 8-x is none here."""
+    scores = [(value - 47) / 3 for value in ONE_CONTROL]
+    verdicts = judge_series(scores, [str(at) for at in range(len(scores))])
+    rejected = {at: set(rules) - {"1-2s"} for at, rules in enumerate(verdicts, 1) if set(rules) - {"1-2s"}}
+    assert rejected == {6: {"1-3s"}, 12: {"1-3s"}, 15: {"2-2s"}, 27: {"2-2s"}, 40: {"4-1s"}, 55: {"4-1s"}}
+    assert [at for at, rules in enumerate(verdicts, 1) if rules == ("1-2s",)] == [2, 14, 26, 35, 37, 58]
+
+
+@pytest.mark.parametrize(
+    ("values", "broken"),
+    [
+        ((38.9, 51.0), {"1-2s", "2-2s"}),
+        ((46.0, 91.8), {"1-2s"}),
+        ((49.1, 95.5), {"1-2s", "1-3s"}),
+        ((37.0, 90.0), {"1-2s", "R-4s"}),
+        ((54.2, 54.0), {"1-2s", "R-4s"}),
+        # The range is 4.2 SD: rejected there "by calculation", not by the rule of 1981.
+        ((40.0, 86.2), set()),
+    ],
+)
+def test_published_runs_of_two_controls(values: tuple[float, float], broken: set[str]) -> None:
+    """Low control: mean 47, SD 3. High control: mean 71, SD 8. Runs 2, 4, 8, 10, 26 and 14."""
+    assert judge((values[0] - 47) / 3, (values[1] - 71) / 8, batches=["run", "run"]) == broken
+
+
 @pytest.mark.parametrize(
     ("scores", "broken"),
     [
