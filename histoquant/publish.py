@@ -264,6 +264,7 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
             sensitivity=sensitivity,
             thresholds=thresholds,
             validations=_read_validations(path, reviewer),
+            readings=_read_comparisons(path, "blinded ") if reviewer is None else {},
             reviewer=reviewer,
             notes=tuple(notes),
         )
@@ -274,17 +275,21 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
 
 def _read_validations(path: Path, reviewer: str | None) -> dict[str, pd.DataFrame]:
     """agreement.csv of every comparison of the run, or of a reviewer, by the link to its page."""
-    if reviewer is None:
-        up, place, pages = "", "validation", (path / "validation").glob("*/validation.html")
-    else:
-        start = encode_name(f"{reviewer} against -")[:-1]
-        up, place, pages = "../../", "readers", (path / "readers").glob("*/validation.html")
-        pages = (page for page in pages if page.parent.name.startswith(start))
+    if reviewer is not None:
+        return _read_comparisons(path, encode_name(f"{reviewer} against -")[:-1], "../../")
+    return _read_comparisons(path, "", place="validation")
+
+
+def _read_comparisons(
+    path: Path, start: str, up: str = "", place: str = "readers"
+) -> dict[str, pd.DataFrame]:
+    """agreement.csv of the comparisons in a folder whose names begin so."""
     return {
         f"{up}{place}/{quote(page.parent.name)}/validation.html": results.read_table(
             page.with_name("agreement.csv"), _AGREEMENT_COLUMNS
         )
-        for page in sorted(pages)
+        for page in sorted((path / place).glob("*/validation.html"))
+        if page.parent.name.startswith(start)
     }
 
 

@@ -16,9 +16,11 @@ from markupsafe import Markup
 from histoquant import results
 from histoquant.agreement import LEAST, measure_limits
 from histoquant.errors import EditError, ResultsError
+from histoquant.geometry import contains_points
 from histoquant.objects import select_countable
 from histoquant.protocol import MarkerSettings, Protocol
 from histoquant.publish import read_run
+from histoquant.reading import read_reading
 from histoquant.report.agreement import plot_differences, plot_identity
 from histoquant.report.article import Figure, Part, build_article
 from histoquant.report.formats import format_count, format_interval, format_number, format_text, is_absent
@@ -26,7 +28,7 @@ from histoquant.report.table import Column, Table, make_table
 from histoquant.reviewed import publish_review
 from histoquant.study import encode_name
 from histoquant.tables import FIELD_COLUMNS
-from histoquant.validation.cells import CELL_COLUMNS, match_field
+from histoquant.validation.cells import CELL_COLUMNS, match_field, pair_points
 from histoquant.validation.pairs import (
     QUANTITIES,
     USABLE,
@@ -43,17 +45,24 @@ _NAMES = {
     **{"positive cells": "Positive cells found by both", "call": "Calls of cells that both have"},
 }
 _CELL_MEASURES = {"f1": "F1", "agreement": "share of equal calls", "kappa": "Cohen's kappa"}
+_WHAT = {
+    False: "Sections that both have edited, fields that both use, the half-area rule.",
+    True: "Fields that both have read without knowing whose they are or what the program found. Cells count "
+    "by their mark, fibers as their reader judged.",
+}
 _HOW = (
-    "Sections that both have edited, fields that both use, the half-area rule. Bias is the mean of the "
+    "Bias is the mean of the "
     "differences, first − second; 95 of 100 single differences are expected between the limits of agreement "
     "(bias ± 1.96 SD, Bland and Altman). ICC(2,1): two-way random, absolute agreement, one rating.",
     "Cells are the same up to 4 µm apart, one to one. Kappa is over the calls, positive or not, of cells "
     "that both have and at least one counts; 0 is chance, 1 perfect. F1 is over positive cells of either.",
 )
-_LIMITS = (
+_NOT_ALONE = (
     "Reviewers who edit the program's objects begin from the same counts, and agree better than two who "
     "count alone: what nobody edited is equal by itself. To compare independent readers, let each count "
-    "without the program's objects.",
+    "without the program's objects."
+)
+_LIMITS = (
     "Fields of one section, and cells of one field, are alike: their intervals are too narrow; those of "
     "sections are not.",
 )
@@ -73,20 +82,27 @@ class Reading:
         Where a section's objects.parquet is looked for, the first that has it.
     sections : frozenset of str
         Sections that the reader has edited; all for the program.
+    marks : DataFrame, optional
+        Cells of a blinded reading, instead of objects: section, field, object, x_um, y_um, area_um2,
+        positive (-1: the reader cannot tell), counted.
     """
 
     name: str
     fields: pd.DataFrame
     folders: tuple[Path, ...]
     sections: frozenset[str]
+    marks: pd.DataFrame | None = None
 
 
-def compare_readers(path: Path, first: str, second: str | None = None) -> tuple[Path, pd.DataFrame]:
-    """Compare two reviewers of a run's sections, or the program and one reviewer.
+def compare_readers(
+    path: Path, first: str, second: str | None = None, blinded: bool = False
+) -> tuple[Path, pd.DataFrame]:
+    """Compare two reviewers of a run's sections, or the program and one reviewer; or blinded readers.
 
     Written to `readers/<first> against <second>/` of the run's folder, or for the program (differences are
     program − reviewer) to `validation/reviewer <first>/`, which the run's report shows: fields.csv and
-    sections.csv (`true_` before the second's), cells.csv, agreement.csv, validation.html.
+    sections.csv (`true_` before the second's), cells.csv, agreement.csv, validation.html. Blinded readers
+    have `blinded ` before their names there, and the run's report shows them in either case.
 
     Parameters
     ----------
@@ -96,6 +112,8 @@ def compare_readers(path: Path, first: str, second: str | None = None) -> tuple[
         A reviewer.
     second : str or None, optional
         Another; the program if None.
+    blinded : bool, optional
+        Compare what they read blinded (`histoquant.reading`), not their edits.
 
     Returns
     -------
@@ -114,12 +132,14 @@ def compare_readers(path: Path, first: str, second: str | None = None) -> tuple[
     if first == second:
         raise EditError(f"{first} is compared with {first}", path, "name two reviewers")
     run, protocol = read_run(path)
+    read = _read_blinded if blinded else _read_reviewer
+    how = "blinded " if blinded else ""
     if second is None:
-        readings = (_read_program(path), _read_reviewer(path, first))
-        folder = path / "validation" / encode_name(f"reviewer {first}")
+        readings = (_read_program(path), read(path, first))
+        folder = path / "validation" / encode_name(f"{how or 'reviewer '}{first}")
     else:
-        readings = (_read_reviewer(path, first), _read_reviewer(path, second))
-        folder = path / "readers" / encode_name(f"{first} against {second}")
+        readings = (read(path, first), read(path, second))
+        folder = path / "readers" / encode_name(f"{how}{first} against {second}")
     pairs = _pair(readings)
     if pairs.empty:
         raise ResultsError(
@@ -131,7 +151,8 @@ def compare_readers(path: Path, first: str, second: str | None = None) -> tuple[
     cells = _match_cells(readings, pairs, protocol)
     confidence = protocol.statistics.confidence
     agreement = summarise_agreement(pairs, sections, cells, confidence)
-    page = build_page(run, (readings[0].name, readings[1].name), pairs, sections, agreement, confidence)
+    names = (readings[0].name, readings[1].name)
+    page = build_page(run, names, pairs, sections, agreement, confidence, blinded)
     with results.open_run(path):
         folder.mkdir(parents=True, exist_ok=True)
         tables = {"fields": pairs, "sections": sections, "cells": cells, "agreement": agreement}
@@ -150,6 +171,7 @@ def build_page(
     sections: pd.DataFrame,
     agreement: pd.DataFrame,
     confidence: float,
+    blinded: bool = False,
 ) -> str:
     """Write the page of a comparison of readers.
 
@@ -163,6 +185,8 @@ def build_page(
         See `histoquant.validation.pairs`.
     confidence : float
         Of limits and intervals.
+    blinded : bool, optional
+        Whether they are blinded readers.
 
     Returns
     -------
@@ -180,8 +204,8 @@ def build_page(
     parts = [
         Part("Counts", figures=_draw(pairs, names, confidence), tables=tables),
         Part("Cells", tables=[tabulate_calls(agreement, confidence)]),
-        Part("How it was compared", points=_HOW),
-        Part("What it does not mean", points=_LIMITS),
+        Part("How it was compared", points=(_WHAT[blinded], *_HOW)),
+        Part("What it does not mean", points=_LIMITS if blinded else (_NOT_ALONE, *_LIMITS)),
     ]
     title = f"histoquant: {names[0]} and {names[1]}"
     return build_article(title, "Two readings of the same fields", facts, parts)
@@ -246,6 +270,22 @@ def _read_reviewer(path: Path, name: str) -> Reading:
     return Reading(name, fields, (folder, path), frozenset(review["sections"]))
 
 
+def _read_blinded(path: Path, name: str) -> Reading:
+    """What a blinded reader counted, as if it were a run's."""
+    counts, points = read_reading(path, name)
+    fields = results.read_table(path / "fields.csv", FIELD_COLUMNS)
+    own = fields.drop(columns=["fibers", "positive_cells"]).merge(counts, on=["section", "field"])
+    placed = {(str(r["section"]), int(r["field"])): make_field(r) for r in _list_rows(own)}
+    inside = [
+        bool(contains_points(placed[row["section"], row["field"]], row["x_um"], row["y_um"]))
+        for row in _list_rows(points)
+    ]
+    marks = points.assign(
+        object=[f"mark {number}" for number in range(1, len(points) + 1)], counted=inside, area_um2=0.0
+    )
+    return Reading(f"{name}, blinded", own, (path,), frozenset(own["section"]), marks)
+
+
 def _pair(readings: Sequence[Reading]) -> pd.DataFrame:
     """Counts of both side by side, in fields that both use of sections that both edited."""
     both = readings[0].sections & readings[1].sections
@@ -266,14 +306,30 @@ def _match_cells(readings: Sequence[Reading], pairs: pd.DataFrame, protocol: Pro
         one, other = (_read_cells(reading, section, marker) for reading in readings)
         for row in rows.to_dict("records"):
             field = make_field({str(key): value for key, value in row.items()})
-            marks = _make_marks(other[other["field"].eq(field.number)])
-            matched = match_field(field, marks, one[one["field"].eq(field.number)])
+            own, theirs = _share_doubt(*(cells[cells["field"].eq(field.number)] for cells in (one, other)))
+            matched = match_field(field, _make_marks(theirs), own)
             parts.append(matched.assign(section=section))
     columns = list(CELL_COLUMNS)
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
+def _list_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _share_doubt(one: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take a cell that the first cannot call as one that nobody can, so that it counts neither way."""
+    doubted = one["positive"].astype(int).eq(-1)
+    place, place_2 = (part[["x_um", "y_um"]].to_numpy(float) for part in (one[doubted], other))
+    _, partners = pair_points(place, place_2)
+    calls = other["positive"].astype(int).to_numpy().copy()
+    calls[partners] = -1
+    return one[~doubted], other.assign(positive=calls)
+
+
 def _read_cells(reading: Reading, section: str, marker: MarkerSettings) -> pd.DataFrame:
+    if reading.marks is not None:
+        return reading.marks[reading.marks["section"].eq(section)]
     place = f"sections/{encode_name(section)}/objects.parquet"
     file = next((folder / place for folder in reading.folders if (folder / place).is_file()), None)
     objects = results.read_objects(file or reading.folders[-1] / place)
@@ -281,14 +337,16 @@ def _read_cells(reading: Reading, section: str, marker: MarkerSettings) -> pd.Da
 
 
 def _make_marks(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells as marks: discs of their area, so that they count by half of it."""
+    """Cells as marks: discs of their area, so that they count by half of it; points where there is none."""
     centers = shapely.points(cells["x_um"].to_numpy(float), cells["y_um"].to_numpy(float))
-    shapes = shapely.buffer(centers, np.sqrt(cells["area_um2"].to_numpy(float) / np.pi), quad_segs=32)
+    area = cells["area_um2"].to_numpy(float)
+    discs = shapely.buffer(centers, np.sqrt(area / np.pi), quad_segs=32)
+    shapes = np.where(area > 0, np.asarray(discs, object), np.asarray(centers, object))
     return pd.DataFrame(
         {
             "cell": cells["object"].astype(str).to_numpy(),
-            "positive": cells["positive"].to_numpy(bool).astype(int),
-            "shape": np.asarray(shapes, object),
+            "positive": cells["positive"].astype(int).to_numpy(),
+            "shape": shapes,
         }
     )
 

@@ -152,7 +152,7 @@ def read_ground(section: StoredSection, number: int) -> Ground:
     HistoquantError
         The study table or the slide is gone, or has changed since it was measured.
     """
-    source = _find_source(section)
+    source = find_source(section)
     receipt = results.read_json(section.folder / "receipt.json") or {}
     task = restore_task(source, receipt, _find_row(section, number), section.protocol)
     _, stains = read_field(task, section.marker, section.protocol)
@@ -257,8 +257,25 @@ def _find_row(section: StoredSection, number: int) -> Mapping[str, Any]:
     return rows[0]
 
 
-def _find_source(section: StoredSection) -> Section:
-    """The section in the study table, its files unchanged."""
+def find_source(section: StoredSection) -> Section:
+    """Find a section in the study table, its files unchanged.
+
+    Parameters
+    ----------
+    section : StoredSection
+        Of `open_section`.
+
+    Returns
+    -------
+    Section
+
+    Raises
+    ------
+    ResultsError
+        Its row is gone from the table, or a file is gone or is not what was measured.
+    StudyError
+        The table cannot be read.
+    """
     study = read_study(section.study, section.protocol.markers)
     found = [one for one in study.sections if one.id == section.id]
     if not found:
@@ -269,15 +286,11 @@ def _find_source(section: StoredSection) -> Section:
             same = fingerprint_file(file) in known
         except OSError as error:
             raise ResultsError(
-                f"cannot be read ({error.strerror}), and drawn objects are measured on it",
-                file,
-                "bring it back",
+                f"cannot be read ({error.strerror}), and its pixels are needed", file, "bring it back"
             ) from error
         if not same:
             raise ResultsError(
-                "is not the file that was measured: drawn objects cannot be measured on it",
-                file,
-                "bring the old one back",
+                "is not the file that was measured, and its pixels are needed", file, "bring the old one back"
             )
     return found[0]
 

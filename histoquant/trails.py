@@ -145,11 +145,22 @@ def read_trail(folder: Path, reviewer: str) -> History:
     return _parse(_read_bytes(path), path, reviewer, _read_key(folder))
 
 
-def _locate(folder: Path, reviewer: str) -> Path:
+def check_name(reviewer: str, where: Path) -> None:
+    """Refuse what can be no reviewer's or reader's name.
+
+    Raises
+    ------
+    EditError
+        It is empty, too long, or has spaces around it or characters that cannot be seen.
+    """
     name = reviewer.strip()
     if not name or len(name) > 200 or name != reviewer or not name.isprintable():
-        raise EditError(f"{reviewer!r} is no reviewer's name", folder, "give a name of 1 to 200 characters")
-    return folder / EDITS / f"{encode_name(name)}.jsonl"
+        raise EditError(f"{reviewer!r} is no reviewer's name", where, "give a name of 1 to 200 characters")
+
+
+def _locate(folder: Path, reviewer: str) -> Path:
+    check_name(reviewer, folder)
+    return folder / EDITS / f"{encode_name(reviewer)}.jsonl"
 
 
 def _read_key(folder: Path) -> str:

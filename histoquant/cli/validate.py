@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from histoquant.cli.app import OK, PARTLY, app, complain
+from histoquant.cli.app import OK, PARTLY, Flag, app, complain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +41,14 @@ def validate(folder: Path, truth: Path) -> int:
 
 
 @app.command
-def agree(folder: Path, first: str, second: str | None = None) -> int:
+def agree(
+    folder: Path, first: str, second: str | None = None, *, blinded: Annotated[bool, Flag] = False
+) -> int:
     """Compare two reviewers of a run, or the program and one: limits of agreement, ICC(2,1), kappa.
 
     Writes fields.csv, sections.csv, cells.csv, agreement.csv and validation.html to
     readers/FIRST against SECOND/ of the folder; for the program to validation/reviewer FIRST/, which
-    `histoquant report` shows.
+    `histoquant report` shows. For blinded readers the names begin with `blinded `.
 
     Parameters
     ----------
@@ -56,10 +58,12 @@ def agree(folder: Path, first: str, second: str | None = None) -> int:
         A reviewer.
     second
         Another reviewer; the program if not given.
+    blinded
+        Compare blinded readings of these names, not edits.
     """
     from histoquant.readers import compare_readers
 
-    place, agreement = compare_readers(folder, first, second)
+    place, agreement = compare_readers(folder, first, second, blinded)
     shown = agreement[agreement["measure"].isin(["bias", "limit_low", "limit_high", "icc", "f1", "kappa"])]
     print(shown.round(3).to_string(index=False))
     print(place / "validation.html")

@@ -59,6 +59,8 @@ class RunTables:
     validations : mapping of str to DataFrame
         agreement.csv of every comparison with another count, by the path of its page relative to this one,
         as a link has it.
+    readings : mapping of str to DataFrame
+        The same of every comparison of two blinded readers.
     """
 
     title: str
@@ -77,6 +79,7 @@ class RunTables:
     reviewer: str | None = None
     notes: tuple[str, ...] = ()
     validations: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    readings: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def build_report(run: RunTables) -> str:
@@ -128,6 +131,7 @@ def _results(run: RunTables) -> dict[str, Any]:
         "sections": views.tabulate_sections(run.sections, run.fields, confidence),
         "sizes": _draw_sizes(run.sizes) if run.sizes is not None and len(run.sizes) else None,
         "validations": views.tabulate_validations(run.validations, confidence),
+        "readings": views.tabulate_validations(run.readings, confidence, readers=True),
         "sensitivity": _tabulate_thresholds(run),
         "rules": views.tabulate_rules(run.rules) if run.rules is not None else [],
         "confidence": f"{100 * confidence:g} %",

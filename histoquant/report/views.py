@@ -364,7 +364,9 @@ def _tabulate_section_rules(rules: pd.DataFrame) -> Table:
     return make_table("Cells per fiber of each section by rule.", columns, rows)
 
 
-def tabulate_validations(validations: Mapping[str, pd.DataFrame], confidence: float) -> Table | None:
+def tabulate_validations(
+    validations: Mapping[str, pd.DataFrame], confidence: float, readers: bool = False
+) -> Table | None:
     """Tabulate how the run agrees with other counts in its own fields; None if nobody has compared.
 
     Parameters
@@ -373,20 +375,24 @@ def tabulate_validations(validations: Mapping[str, pd.DataFrame], confidence: fl
         agreement.csv by the path of the page of its comparison.
     confidence : float
         Of limits and intervals.
+    readers : bool, optional
+        Whether these are comparisons of two readers instead.
     """
     ci = f"({100 * confidence:g} % CI)"
     columns = (
-        Column("Compared with", False), Column("Quantity", False), Column("Sections"),
-        Column(f"Bias, % {ci}"), Column("Limits of agreement, %"), Column(f"ICC(2,1) {ci}"),
+        Column("Compared" if readers else "Compared with", False), Column("Quantity", False),
+        Column("Sections"), Column(f"Bias, % {ci}"), Column("Limits of agreement, %"),
+        Column(f"ICC(2,1) {ci}"),
     )  # fmt: skip
     rows = [row for href, agreement in validations.items() for row in _list_agreement(href, agreement)]
     if not rows:
         return None
+    what, side = ("Two blinded readers", "first − second") if readers else ("This run", "run − other")
     return make_table(
-        "This run against other counts in the same fields, by section.",
+        f"{what}{'' if readers else ' against other counts'} in the same fields, by section.",
         columns,
         rows,
-        "Differences are run − other. This is measurement error; the intervals above are of sampling.",
+        f"Differences are {side}. This is measurement error; the intervals above are of sampling.",
     )
 
 

@@ -72,8 +72,9 @@ def _refresh_labels(layer: Any, values: Any, properties: dict[str, Any]) -> None
 def _refresh_points(layer: Any, values: Any, properties: dict[str, Any]) -> None:
     layer.data = values
     layer.features = properties["features"]
-    if len(values) and "border_color" in properties:
-        layer.border_color = properties["border_color"]
+    for name in ("symbol", "face_color", "border_color"):
+        if len(values) and not isinstance(properties.get(name, ""), str):  # one for each point
+            setattr(layer, name, properties[name])
 
 
 def _refresh_shapes(layer: Any, values: Any) -> None:

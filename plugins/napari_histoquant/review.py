@@ -29,6 +29,7 @@ from histoquant.edits import Action, Change, Edit, Kind, make_change, split_id
 from histoquant.errors import EditError, HistoquantError
 from napari_histoquant.background import start
 from napari_histoquant.describing import describe_counts, describe_last, describe_object, list_queue
+from napari_histoquant.docked import is_undocked
 from napari_histoquant.layers import FIELDS, KEY
 from napari_histoquant.marking import DRAWING, show_drawing, show_meant, show_review
 from napari_histoquant.messages import guard, show_info, show_warning
@@ -183,6 +184,12 @@ class ReviewWidget(QWidget):
         """Let the trail go; called by Qt."""
         self.stop()
         super().closeEvent(event)
+
+    def changeEvent(self, event: Any) -> None:
+        """Let the trail go when the dock is closed; called by Qt."""
+        super().changeEvent(event)
+        if is_undocked(self, event):
+            self.stop()
 
     def _watch(self) -> None:
         """End the review when its section leaves the screen: edits are of what is seen."""

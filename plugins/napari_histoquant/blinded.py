@@ -1,0 +1,304 @@
+# This module touches files: it has a run's fields read and the reader's marks written.
+"""The widget Read blinded: fields in shuffled order, marked by keys; whose they are is not told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import FileEdit
+from qtpy.compat import isalive
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QShortcut,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from histoquant.errors import EditError, HistoquantError
+from histoquant.reading import BlindReading, Kind, Mark, open_reading
+from napari_histoquant.blinding import (
+    MARKS,
+    PICTURE,
+    add_mark,
+    describe_marks,
+    remove_mark,
+    show_edge,
+    show_marks,
+    show_picture,
+)
+from napari_histoquant.docked import is_undocked
+from napari_histoquant.layers import LayerData
+from napari_histoquant.messages import guard, show_info
+from napari_histoquant.refreshing import refresh_layer
+from napari_histoquant.scene import find_layer, put_layer
+
+# name, text, keys, what it does
+_ACTIONS = (
+    ("fiber", "Fiber", "F", "A fiber that lies more than half inside, where the pointer is."),
+    ("positive", "Positive", "P", "A positive cell where the pointer is."),
+    ("negative", "Negative", "O", "A negative cell where the pointer is; only if you mark all of them."),
+    ("uncertain", "Uncertain", "U", "A cell of which nobody can tell; it counts neither way."),
+    ("remove", "Remove", "X", "The mark nearest to the pointer."),
+    ("undo", "Undo", "Control-Z", "The last mark of this field, or what was removed."),
+    ("done", "Done, next", "N", "You are done with this field; the next one that is not done."),
+    ("back", "Back", "B", "The field before; it can be changed."),
+)
+
+
+class BlindedWidget(QWidget):
+    """Read fields of a run without knowing whose they are.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        An empty one.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.reading: BlindReading | None = None
+        self.number = 0
+        self.kind: Kind = "positive"
+        self._held = ExitStack()
+        self._before: list[tuple[Mark, ...]] = []
+        self.run = FileEdit(mode="d", nullable=True, tooltip="Folder of a finished run.")
+        self.reader = QLineEdit(placeholderText="your name; for a second reading another, 'Li 2' say")
+        self.seed = QSpinBox(maximum=2**31 - 1, toolTip="Of the order; it depends on your name too.")
+        self.first = QSpinBox(maximum=1000, specialValueText="all", toolTip="The first so many as drawn.")
+        self.fibers = QCheckBox("count fibers too", checked=True)
+        self.begin = QPushButton("Start reading")
+        self.where, self.counts, self.how = QLabel(), QLabel(), QLabel()
+        self.buttons = {
+            name: QPushButton(f"{text} ({key.replace('Control-', 'Ctrl+')})")
+            for name, text, key, _ in _ACTIONS
+        }
+        self._arrange()
+        self._connect()
+        self._enable(False)
+
+    def _arrange(self) -> None:
+        form, grid, column = QFormLayout(), QGridLayout(), QVBoxLayout()
+        rows = {"run": self.run.native, "reader": self.reader, "seed": self.seed}
+        rows |= {"fields per section": self.first, "": self.fibers}
+        for name, one in rows.items():
+            form.addRow(name, one)
+        for index, one in enumerate(self.buttons.values()):
+            grid.addWidget(one, index // 2, index % 2)
+        column.addLayout(form)
+        for one in (self.begin, self.where, self.counts):
+            column.addWidget(one)
+        column.addLayout(grid)
+        column.addWidget(self.how)
+        column.addStretch()
+        for one in (self.where, self.counts, self.how):
+            one.setWordWrap(True)
+        self.setLayout(column)
+
+    def _connect(self) -> None:
+        self.begin.clicked.connect(lambda: guard(self._toggle)())
+        self.viewer.layers.events.removed.connect(lambda event: self._watch())
+        for name, _, key, tooltip in _ACTIONS:
+            button, run = self.buttons[name], guard(getattr(self, f"_do_{name}"))
+            button.setToolTip(tooltip)
+            button.clicked.connect(lambda _=False, run=run: run())
+            # With a button in focus the canvas hears no key.
+            shortcut = QShortcut(QKeySequence(key.replace("Control-", "Ctrl+")), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(run)
+
+    def _toggle(self) -> None:
+        if self.reading is None:
+            self._start()
+        else:
+            self.stop()
+
+    def _start(self) -> None:
+        run = self.run.value
+        if run is None or run == Path():
+            raise HistoquantError("no run is chosen", "Read blinded", "choose the folder of a run")
+        if len(self.viewer.layers):
+            raise HistoquantError(
+                "other layers are open, which may tell whose fields these are",
+                "Read blinded",
+                "save what you need and close them first",
+            )
+        how = (self.seed.value(), self.first.value(), self.fibers.isChecked())
+        with ExitStack() as held:
+            reading = held.enter_context(open_reading(run, self.reader.text().strip(), *how))
+            number = reading.next_open() or 0
+            layers = _make_layers(reading, number)
+            self._held = held.pop_all()
+        self.reading = reading
+        self.begin.setText("End reading")
+        self._enable(True)
+        self._put(number, layers)
+        self.viewer.canvas.overlays.scale_bar.visible = True
+
+    def stop(self) -> None:
+        """End the reading; every mark is kept already."""
+        self._held.close()
+        if self.reading is None:
+            return
+        self.reading, self._before = None, []
+        self._enable(False)
+        for one in (self.where, self.counts, self.how):
+            one.setText("")
+        self.begin.setText("Start reading")
+
+    def closeEvent(self, event: Any) -> None:
+        """Let the reading go; called by Qt."""
+        self.stop()
+        super().closeEvent(event)
+
+    def changeEvent(self, event: Any) -> None:
+        """Let the reading go when the dock is closed; called by Qt."""
+        super().changeEvent(event)
+        if is_undocked(self, event):
+            self.stop()
+
+    def _watch(self) -> None:
+        if self.reading is None:
+            return
+        if not isalive(self):  # the whole window closes
+            self._held.close()
+            self.reading = None
+        elif find_layer(self.viewer, PICTURE) is None:
+            show_info("The reading ends: its picture was closed. All marks are kept.")
+            self.stop()
+
+    def _enable(self, on: bool) -> None:
+        for button in self.buttons.values():
+            button.setEnabled(on)
+        for one in (self.run.native, self.reader, self.seed, self.first, self.fibers):
+            one.setEnabled(not on)
+        if on:
+            self.viewer.mouse_drag_callbacks.append(self._click)
+        elif self._click in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._click)
+
+    # what is looked at
+
+    def _show(self, number: int) -> None:
+        """Show a field by its place in the order."""
+        self._put(number, _make_layers(self._sitting, number))
+
+    def _put(self, number: int, layers: Sequence[LayerData]) -> None:
+        watched, self.reading = self.reading, None  # the old picture goes, not the reading
+        for data in layers:
+            self._bind(put_layer(self.viewer, data))
+        self.reading, self.number, self._before = watched, number, []
+        self._show_marks()
+        marks = self.viewer.layers.index(find_layer(self.viewer, MARKS))
+        self.viewer.layers.move(marks, len(self.viewer.layers))
+        self.viewer.reset_view()
+
+    def _show_marks(self) -> None:
+        reading = self._sitting
+        layer = refresh_layer(self.viewer, show_marks(reading.get(self.number).marks))
+        self._bind(layer)
+        self.viewer.layers.selection.active = layer
+        self.where.setText(f"field {self.number + 1} of {len(reading)}; {reading.done} done")
+        self.counts.setText(describe_marks(reading.get(self.number), reading.fibers))
+        self.how.setText(f"A click marks: {self.kind}. F, P, O and U mark at the pointer, and change that.")
+
+    def _click(self, viewer: Any, event: Any) -> Any:
+        """A click that is no drag marks what the last key marked."""
+        yield
+        if event.type != "mouse_move":
+            y, x = event.position[-2:]
+            guard(lambda: self._mark(self.kind, float(x), float(y)))()
+
+    def _bind(self, layer: Any) -> None:
+        """Let the keys work while a layer is active: napari asks the layer first."""
+        for name, _, key, _ in _ACTIONS:
+            run = guard(getattr(self, f"_do_{name}"))
+            layer.bind_key(key, lambda _, run=run: run(), overwrite=True)
+
+    # what is marked
+
+    def _mark(self, kind: Kind, x_um: float, y_um: float) -> None:
+        reading = self._sitting
+        marks = reading.get(self.number).marks
+        self._keep(add_mark(marks, reading.outline(self.number), kind, x_um, y_um))
+
+    def _keep(self, marks: Sequence[Mark]) -> None:
+        reading = self._sitting
+        before = reading.get(self.number)
+        reading.save(self.number, marks, before.done)
+        self._before.append(before.marks)
+        self._show_marks()
+
+    def _mark_pointed(self, kind: Kind) -> None:
+        if kind == "fiber" and not self._sitting.fibers:
+            raise EditError("fibers are not counted in this reading", "Read blinded", "mark cells only")
+        self.kind = kind
+        if self.viewer.mouse_over_canvas:
+            y, x = self.viewer.cursor.position[-2:]
+            self._mark(kind, float(x), float(y))
+        else:
+            self._show_marks()
+
+    def _do_fiber(self) -> None:
+        self._mark_pointed("fiber")
+
+    def _do_positive(self) -> None:
+        self._mark_pointed("positive")
+
+    def _do_negative(self) -> None:
+        self._mark_pointed("negative")
+
+    def _do_uncertain(self) -> None:
+        self._mark_pointed("uncertain")
+
+    def _do_remove(self) -> None:
+        y, x = self.viewer.cursor.position[-2:]
+        self._keep(remove_mark(self._sitting.get(self.number).marks, float(x), float(y)))
+
+    def _do_undo(self) -> None:
+        reading = self._sitting
+        if not self._before:
+            raise EditError("there is nothing to undo in this field", "Read blinded", "remove marks with X")
+        reading.save(self.number, self._before[-1], reading.get(self.number).done)
+        self._before.pop()
+        self._show_marks()
+
+    def _do_done(self) -> None:
+        reading = self._sitting
+        reading.save(self.number, reading.get(self.number).marks, done=True)
+        following = reading.next_open(self.number)
+        if following is None:
+            self._show_marks()
+            show_info(
+                "All fields are read. `histoquant validate` compares with the program, `histoquant agree "
+                "--blinded` with another reader."
+            )
+        else:
+            self._show(following)
+
+    def _do_back(self) -> None:
+        if self.number == 0:
+            show_info("This is the first field.")
+        else:
+            self._show(self.number - 1)
+
+    @property
+    def _sitting(self) -> BlindReading:
+        if self.reading is None:
+            raise EditError("no reading is under way", "Read blinded", "give your name and start one")
+        return self.reading
+
+
+def _make_layers(reading: BlindReading, number: int) -> list[LayerData]:
+    return [show_picture(reading.show(number)), show_edge(reading.outline(number))]
