@@ -47,6 +47,7 @@ ORDER = (
         "executors",
         "cluster",
         "batch",
+        "runs",
     ),
     *("draws", "reviewed"),
     *("control",),

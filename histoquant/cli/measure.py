@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from histoquant import __version__
 from histoquant.cli.app import (
     OK,
     PARTLY,
@@ -21,7 +19,6 @@ from histoquant.cli.app import (
     override_fields,
     show_progress,
 )
-from histoquant.errors import StorageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -271,13 +268,12 @@ def measure_study(
     -------
     int
     """
-    from histoquant.batch import check_request, measure_sections, plan_work
-    from histoquant.publish import publish_report, publish_tables, write_run
-    from histoquant.results import list_orphans, log_event, open_run
+    from histoquant.batch import check_request, plan_work
+    from histoquant.results import list_orphans, open_run
+    from histoquant.runs import execute_plan
 
     check_request(study, settings, only)
     with open_run(out, fresh) as folder:
-        started = datetime.now(UTC)
         if folder.moved_to is not None and not quiet:
             print(f"the older result is now {folder.moved_to}")
         plan = plan_work(study, folder, settings, seed, only)
@@ -293,18 +289,11 @@ def measure_study(
                 "measured again"
             )
         waiting = [work.section.id for work in plan.works]
-        write_run(out, study, settings, seed, (started, None), plan.unavailable, waiting)
-        tasks = len(waiting) * settings.fields.count
-        log_event(folder, "run_started", version=__version__, seed=seed, sections=len(waiting))
-        executor, at_once = _make_executor(*how, tasks)
-        with executor, show_progress("measuring", quiet or not waiting) as note:
-            measure_sections(plan.works, folder, settings, seed, executor, note, at_once + 1)
-        sections = publish_tables(out, study, settings, seed, plan.unavailable)
-        if lost := sorted(set(waiting) - set(sections["section"])):
-            raise StorageError(f"has lost {', '.join(lost)}", out, "mend the folder, then run again")
-        write_run(out, study, settings, seed, (started, datetime.now(UTC)), plan.unavailable)
-        log_event(folder, "run_finished", statuses=sections["status"].value_counts().to_dict())
-        page = publish_report(out)
+        executor, at_once = _make_executor(*how, len(waiting) * settings.fields.count)
+        with show_progress("measuring", quiet or not waiting) as note:
+            sections, page = execute_plan(
+                plan, study, folder, settings, seed, executor, note, in_flight=at_once + 1
+            )
     asked = sections[sections["section"].isin(only)] if only else sections
     wanting = asked[asked["status"].isin(["failed", "incomplete"])]
     for row in wanting[~wanting["section"].isin(list(told))].itertuples():

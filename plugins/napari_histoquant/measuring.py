@@ -9,16 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from histoquant.batch import check_request, measure_sections, plan_work
+from histoquant.batch import check_request, plan_work
 from histoquant.errors import HistoquantError, ResultsError, StorageError
 from histoquant.executors import SerialExecutor
 from histoquant.prepare import Prepared
-from histoquant.publish import publish_report, publish_tables, write_run
 from histoquant.results import RunFolder, open_run, write_bytes
+from histoquant.runs import execute_plan
 from histoquant.study import Study, read_study
 from napari_histoquant.drawing import STUDY, Drawn
 
@@ -107,17 +106,10 @@ class Measurement:
         return None
 
     def _measure(self, study: Study, folder: RunFolder) -> Result:
-        request, name, out = self.drawn.request, self.drawn.section.id, folder.path
-        started = datetime.now(UTC)
+        request, name = self.drawn.request, self.drawn.section.id
         plan = plan_work(study, folder, request.protocol, request.seed, (name,))
-        waiting = [work.section.id for work in plan.works]
-        known = (study, request.protocol, request.seed)
-        write_run(out, *known, (started, None), plan.unavailable, waiting)
-        steps = (folder, request.protocol, request.seed, self._executor, lambda done, total: None)
-        measure_sections(plan.works, *steps)
-        sections = publish_tables(out, *known, plan.unavailable)
-        write_run(out, *known, (started, datetime.now(UTC)), plan.unavailable)
-        page = publish_report(out)
+        how = (request.protocol, request.seed, self._executor, lambda done, total: None)
+        sections, page = execute_plan(plan, study, folder, *how)
         self._executor.done = self._executor.total
         row = {str(key): value for key, value in sections[sections["section"].eq(name)].iloc[0].items()}
         return Result(row, folder.section(self.drawn.section.folder), page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_the_tables_are_those_of_the_command_line(slide: OpenSlide, study: Path,
         result
     )
     assert result.report.is_file()
+    lines = (tmp_path / "screen" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == [
+        *("run_started", "section_started", "field_measured", "field_measured", "section_stored"),
+        "run_finished",
+    ]
     other = draw(slide, study, tmp_path / "screen", marker="BAFF-R")
     Measurement(other).run()
     sections = pd.read_csv(tmp_path / "screen" / "sections.csv")
@@ -87,6 +93,8 @@ def test_stopping_leaves_the_folder_as_it_was(slide: OpenSlide, study: Path, tmp
     assert measurement.progress == (2, 3)
     assert list_files(tmp_path / "out") == before
     assert not (tmp_path / "out" / "sections").exists()
+    lines = (tmp_path / "out" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["event"] == "run_stopped"
 
 
 def test_a_section_that_cannot_be_measured_says_why(slide: OpenSlide, study: Path, tmp_path: Path) -> None:
