@@ -19,7 +19,6 @@ import numpy.typing as npt
 import openslide
 import simplejpeg
 import tifffile
-import zarr
 from PIL import ImageCms, JpegImagePlugin, PngImagePlugin
 
 from histoquant.errors import SlideError
@@ -238,6 +237,8 @@ class _TiffBackend:
     """First image of a TIFF or OME-TIFF, and its coarser levels."""
 
     def __init__(self, path: Path) -> None:
+        import zarr  # slow to import, and few slides need it
+
         self._tiff = tifffile.TiffFile(path)
         self._stores: list[Any] = []
         self._tiles: TileReader | None = None

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import cv2
-import dask.array
 import numpy as np
 
 from histoquant.backends import Backend, Level, Rgb, open_backend
 from histoquant.errors import ScaleError, SlideError
 from histoquant.geometry import PLAUSIBLE_MPP, Patch
+
+if TYPE_CHECKING:
+    import dask.array
 
 Kind = Literal["slide", "field"]
 
@@ -167,6 +169,8 @@ class Slide:
         return [self._lazy_level(index, level) for index, level in enumerate(self.levels)]
 
     def _lazy_level(self, index: int, level: Level) -> dask.array.Array:
+        import dask.array  # half a second, and no command needs it
+
         def read_block(block_info: dict[Any, Any]) -> Rgb:
             (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
             return self._read_level(index, x0, y0, x1 - x0, y1 - y0)

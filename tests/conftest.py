@@ -6,12 +6,15 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import Executor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
 
+from histoquant import executors
 from histoquant.cli import main
 from histoquant.synthetic import MarkerPlan, RenderSettings, StudyPlan, write_study
 from histoquant.synthetic.settings import LayoutSettings
@@ -47,7 +50,7 @@ def small_run(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The small study measured, for reading; a test that changes it takes a copy."""
     out = tmp_path_factory.mktemp("small run") / "results"
     words = ("--protocol", small_study / "PROTOCOL.toml", "--workers", 1)
-    done = call("run", small_study / "STUDY.csv", "--out", out, *words)
+    done = invoke("run", small_study / "STUDY.csv", "--out", out, *words)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -59,8 +62,18 @@ def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 def invoke(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command line in this process, without the cost of starting one."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
+    """The command line in this process, which is its single worker too: neither costs a start."""
+
+    def make_executor(workers: int, timeout_s: float) -> Executor:
+        at_once = workers == 1 and timeout_s == executors.TIMEOUT_S
+        return executors.SerialExecutor() if at_once else pool(workers, timeout_s)
+
+    pool, out, err = executors.make_executor, io.StringIO(), io.StringIO()
+    with (
+        patch.object(executors, "make_executor", make_executor),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
         main(list(map(str, words)))
     return subprocess.CompletedProcess(list(words), int(left.value.code or 0), out.getvalue(), err.getvalue())

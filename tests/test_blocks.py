@@ -85,11 +85,13 @@ def read_table(text: str, header: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def place(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(small_study: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which what the pages name is there: slides, a run with two reviewers, tables."""
     folder = tmp_path_factory.mktemp("blocks") / "lab"
     shutil.copytree(small_study, folder)
     shutil.copytree(small_study, folder / "histoquant-demo" / "study")
+    # Measured from the same files already, so that nothing is measured again.
+    shutil.copytree(small_run / "sections", folder / "results" / "sections")
     words = ("--protocol", folder / "PROTOCOL.toml", "--workers", 1, "--quiet")
     assert invoke("run", folder / "STUDY.csv", "--out", folder / "results", *words).returncode == 0
     counts = pd.read_csv(folder / "results" / "fields.csv")

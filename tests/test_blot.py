@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import invoke
 
 from histoquant.blot.analyse import analyse_blots, compare_samples, normalise_bands, write_blots
 from histoquant.blot.measure import BlotSettings, Lane, find_lanes, measure_bands, measure_density
@@ -219,13 +220,8 @@ def test_from_images_to_the_page(strips):
     assert "Mann-Whitney" in (out / "blot.html").read_text(encoding="utf-8")
     assert (out / "overlays" / "BAFF.jpg").stat().st_size > 1000
     # What was found comes back as what is given by hand.
-    again = subprocess.run(
-        [*command[:-1], str(out / "lanes.csv"), "--out", str(strips / "again")],
-        cwd=strips,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    images = [strips / "BAFF.tif", strips / "actin.tif"]
+    again = invoke("blot", *images, "--lanes", out / "lanes.csv", "--out", strips / "again")
     assert again.returncode == 0, again.stderr
     pd.testing.assert_frame_equal(pd.read_csv(strips / "again" / "bands.csv"), bands)
 

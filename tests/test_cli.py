@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a process of its own, with right and wrong input."""
+"""The command line with right and wrong input; in a process of its own where that shows more."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import call, invoke
 
 TABLES = ("fields.csv", "sections.csv", "patients.csv", "statistics.csv")
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def run(folder: Path, out: Path, table: str = "STUDY.csv", *more: object) -> subprocess.CompletedProcess[str]:
-    workers = () if "--workers" in more else ("--workers", 1)
-    protocol = folder / "PROTOCOL.toml"
-    return call("run", folder / table, "--out", out, "--protocol", protocol, *workers, *more)
+    """In this process, with several workers in another."""
+    words = ("run", folder / table, "--out", out, "--protocol", folder / "PROTOCOL.toml", *more)
+    return call(*words) if "--workers" in more else invoke(*words, "--workers", 1)
 
 
 def read_tables(out: Path) -> dict[str, bytes]:
@@ -42,12 +42,10 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-@pytest.fixture(scope="module")
-def measured(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "results"
-    done = run(small_study, out)
-    assert done.returncode == 0, done.stderr
-    return out
+@pytest.fixture
+def measured(small_run: Path) -> Path:
+    """A run for reading."""
+    return small_run
 
 
 def test_run_leaves_the_folder_of_the_contract(measured: Path) -> None:
@@ -88,9 +86,10 @@ def test_workers_and_order_change_no_byte(small_study: Path, measured: Path, tmp
     assert read_tables(tmp_path / "out") == read_tables(measured)
 
 
-def test_second_run_measures_nothing_again(small_study: Path, measured: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in measured.glob("sections/*/measured.json")}
-    done = run(small_study, measured)
+def test_second_run_measures_nothing_again(small_study: Path, measured: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(measured, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("sections/*/measured.json")}
+    done = run(small_study, out)
     assert done.returncode == 0 and "0 sections measured, 4 kept, 0 failed" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -159,9 +158,9 @@ def test_stats_and_report_work_again_from_stored_tables(measured: Path, tmp_path
     assert call("report", out).returncode == 0
     assert read_tables(out) == read_tables(measured)
     assert "P01" in (out / "report.html").read_text(encoding="utf-8")
-    assert call("report", tmp_path).returncode == 2
+    assert invoke("report", tmp_path).returncode == 2
     pd.read_csv(out / "sections.csv").drop(columns="control").to_csv(out / "sections.csv", index=False)
-    wrong = call("stats", out)
+    wrong = invoke("stats", out)
     assert wrong.returncode == 2 and "no column control" in wrong.stderr
 
 
@@ -207,7 +206,7 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(small_study: Path
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130 and "run again to go on" in stderr and "Traceback" not in stderr
-    assert call("report", out).returncode == 2, "a run that has not finished has no report"
+    assert invoke("report", out).returncode == 2, "a run that has not finished has no report"
 
 
 def list_children(pid: int) -> list[int]:
@@ -263,7 +262,7 @@ def test_room_for_few_fields_is_incomplete(small_study: Path, tmp_path: Path) ->
 def test_wrong_table_ends_with_2_and_begins_nothing(text: str, said: str, tmp_path: Path) -> None:
     table = tmp_path / "STUDY.csv"
     table.write_text(text)
-    done = call("run", table, "--out", tmp_path / "out")
+    done = invoke("run", table, "--out", tmp_path / "out")
     assert done.returncode == 2 and said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
@@ -287,9 +286,15 @@ def test_other_wrong_input_ends_with_2(small_study: Path, tmp_path: Path) -> Non
         ("info", tmp_path / "missing.svs"),
     ]
     for words in cases:
-        done = call(*words)
+        done = invoke(*words)
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr and done.stderr.startswith("histoquant: ")
+
+
+def test_wrong_input_ends_a_process_with_2_and_one_line(tmp_path: Path) -> None:
+    done = call("info", tmp_path / "missing µ.svs")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("histoquant: ") and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_bad_sections_fail_with_their_reason_and_the_others_are_measured(
@@ -364,7 +369,8 @@ def test_full_disk_ends_with_3_and_the_run_resumes(small_study: Path, measured: 
             pytest.fail("a small disk cannot be mounted")
         pytest.skip("mounting a small disk needs root")
     try:
-        done = run(small_study, disk / "out")
+        words = ("--protocol", small_study / "PROTOCOL.toml", "--workers", 1)
+        done = call("run", small_study / "STUDY.csv", "--out", disk / "out", *words)
         assert done.returncode == 3, done.stderr
         assert "No space left" in done.stderr and "Traceback" not in done.stderr
         finished = len(list(disk.glob("out/sections/*/measured.json")))
@@ -416,7 +422,7 @@ def test_exclusion_is_respected(small_study: Path, tmp_path: Path) -> None:
 
 def test_fields_draws_without_measuring(small_study: Path, measured: Path, tmp_path: Path) -> None:
     slide = small_study / "slides" / "P01-CD19.svs"
-    done = call("fields", slide, "--out", tmp_path / "out", "--protocol", small_study / "PROTOCOL.toml")
+    done = invoke("fields", slide, "--out", tmp_path / "out", "--protocol", small_study / "PROTOCOL.toml")
     assert done.returncode == 0, done.stderr
     receipt = json.loads((tmp_path / "out" / "receipt.json").read_text(encoding="utf-8"))
     stored = json.loads((measured / "sections" / "P01-CD19" / "receipt.json").read_text(encoding="utf-8"))
@@ -431,7 +437,7 @@ def test_info_tells_the_pixel_size(small_study: Path) -> None:
 
 
 def test_bias_agrees_with_the_closed_forms() -> None:
-    done = call("bias", "--field-um", 400, "--fiber-um", 50, "--cell-um", 8)
+    done = invoke("bias", "--field-um", 400, "--fiber-um", 50, "--cell-um", 8)
     assert done.returncode == 0 and "half_area" in done.stdout
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import call, invoke
 
 from histoquant.cohort.analyse import analyse_cohort, write_cohort
 from histoquant.cohort.markers import compare_markers, count_places, find_positive
@@ -292,9 +292,9 @@ def test_the_example_of_the_help_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 of 2 patients with a determined outcome (50.0 %) was refractory" in done.stdout
     assert (tmp_path / "out/cohort.html").exists()
-    wrong = call("cohort", tmp_path / "v.csv", "--out", tmp_path / "out", "--window-days", "-1")
+    wrong = invoke("cohort", tmp_path / "v.csv", "--out", tmp_path / "out", "--window-days", "-1")
     assert (wrong.returncode, "--window-days: -1 is no width" in wrong.stderr) == (2, True)
-    absent = call("cohort", tmp_path / "none.csv", "--out", tmp_path / "out")
+    absent = invoke("cohort", tmp_path / "none.csv", "--out", tmp_path / "out")
     assert absent.returncode == 2 and "does not exist" in absent.stderr and "Traceback" not in absent.stderr
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import call, invoke
 
 from histoquant.control.charts import is_rejected, judge_history, plot_series
 from histoquant.control.history import Observation, add_observations, read_history
@@ -85,12 +85,12 @@ def test_a_control_far_from_its_baseline_fails_a_study_of_good_slides(study: Pat
     )
     history = tmp_path / "h.sqlite"
     words = ("qc", study / "GOOD.csv", "--protocol", study / "P.toml", "--quiet")
-    assert call(*words, "--out", tmp_path / "none").returncode == 0
+    assert invoke(*words, "--out", tmp_path / "none").returncode == 0
     add_observations(history, [
         Observation("t", f"old{at}", f"b{at}", "CD19", "positive", "haematoxylin_strong_od", value, "old")
         for at, value in enumerate((0.20, 0.21, 0.19, 0.20, 0.22))
     ])  # fmt: skip
-    done = call(*words, "--out", tmp_path / "out", "--history", history)
+    done = invoke(*words, "--out", tmp_path / "out", "--history", history)
     assert done.returncode == 1
     assert "ctrl-CD19: haematoxylin_strong_od breaks 1-2s 1-3s" in done.stderr
     page = (tmp_path / "out" / "qc.html").read_text(encoding="utf-8")
@@ -101,9 +101,8 @@ def test_a_control_far_from_its_baseline_fails_a_study_of_good_slides(study: Pat
 
 def test_a_history_that_is_none_stops_before_any_work(study: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database " * 100)
-    done = call(
-        "qc", study / "STUDY.csv", "--out", tmp_path / "out", "--history", tmp_path / "text", "--quiet"
-    )
+    words = ("--out", tmp_path / "out", "--history", tmp_path / "text", "--quiet")
+    done = invoke("qc", study / "STUDY.csv", *words)
     assert done.returncode == 2
     assert "not a database" in done.stderr
     assert not (tmp_path / "out" / "qc.csv").exists()

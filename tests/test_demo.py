@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import call
 
 from histoquant import demo
 from histoquant.errors import StorageError
@@ -13,26 +12,17 @@ from histoquant.synthetic import read_truth
 from histoquant.synthetic.compare import compare_fields, compare_sections
 
 
-@pytest.fixture(scope="module")
-def measured(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("demo") / "results"
-    protocol = small_study / "PROTOCOL.toml"
-    done = call("run", small_study / "STUDY.csv", "--out", out, "--protocol", protocol, "--workers", 1)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def test_truth_stands_beside_measurement(small_study: Path, measured: Path) -> None:
-    text = demo.describe_demo(small_study, measured)
+def test_truth_stands_beside_measurement(small_study: Path, small_run: Path) -> None:
+    text = demo.describe_demo(small_study, small_run)
     for words in ("P01-CD19", "true fibers", "Error of all fibers", "Sampling error", "report.html"):
         assert words in text
 
 
-def test_counts_are_near_the_truth_of_the_same_fields(small_study: Path, measured: Path) -> None:
+def test_counts_are_near_the_truth_of_the_same_fields(small_study: Path, small_run: Path) -> None:
     """Eight fields of 200 um hold some 90 fibers: a tenth is what their edges alone may cost."""
     names = ["P01-BAFF-R", "P01-CD19", "P02-BAFF-R", "P02-CD19"]
     truths = {name: read_truth(small_study / "truth" / name) for name in names}
-    table = compare_sections(compare_fields(measured, truths))
+    table = compare_sections(compare_fields(small_run, truths))
     assert table["section"].tolist() == names
     totals = table[["fibers", "true_fibers", "positive_cells", "true_positive_cells"]].sum()
     assert totals["true_fibers"] > 60

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import call, invoke
 
 from histoquant.errors import ResultsError, StudyError
 from histoquant.mri.analyse import follow_scores, read_scores, write_follow_up
@@ -141,7 +141,7 @@ def test_the_example_of_the_help_runs(tmp_path: Path) -> None:
     lines = [line.strip() for line in call("mri", "--help").stdout.splitlines()]
     at = lines.index(HEADER.strip())
     (tmp_path / "s.csv").write_text("\n".join(lines[at : at + 5]) + "\n")
-    done = call("mri", tmp_path / "s.csv", "--out", tmp_path / "out", "--between")
+    done = invoke("mri", tmp_path / "s.csv", "--out", tmp_path / "out", "--between")
     assert (
         done.returncode == 1 and "Muscles of the published study that the table does not have" in done.stderr
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import invoke
 from scipy import stats
 
 from histoquant.errors import ResultsError
@@ -123,7 +123,7 @@ def test_attenuation_is_what_simulation_shows() -> None:
 
 def test_a_plan_of_a_pilot(tmp_path: Path) -> None:
     run = make_pilot(tmp_path / "pilot", 12, 0.3)
-    done = call("plan", run, "--error", "0.2")
+    done = invoke("plan", run, "--error", "0.2")
     assert done.returncode == 0, done.stderr
     assert (
         "BAFF-R: " in done.stdout

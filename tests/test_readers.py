@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import invoke
 
 from histoquant.agreement import measure_icc, measure_kappa, measure_limits
 from histoquant.counts import count_field
@@ -139,7 +139,7 @@ def test_two_reviewers_are_compared_by_the_measures_asked_for(run: Path) -> None
 
 def test_the_program_is_compared_with_a_reviewer(run: Path) -> None:
     edit_all(run)
-    done = call("agree", run, "Li")
+    done = invoke("agree", run, "Li")
     assert done.returncode == 0, done.stderr
     folder = run / "validation" / "reviewer Li"
     assert str(folder / "validation.html") in done.stdout

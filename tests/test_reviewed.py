@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import call, invoke
 
 from histoquant.edits import Change, choose_id, make_change, undo_last
 from histoquant.errors import EditError, HistoquantError, ResultsError
@@ -30,13 +30,15 @@ NAME = "P01-CD19"
 
 
 @pytest.fixture(scope="module")
-def measured(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured(small_study: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two sections, of a study table of its own, so that a test may take its slides away."""
     study = tmp_path_factory.mktemp("reviewed µ") / "study"
     shutil.copytree(small_study, study)
     out = study.parent / "run"
+    # Measured from the same files already, so that nothing is measured again.
+    shutil.copytree(small_run / "sections", out / "sections", ignore=shutil.ignore_patterns("P02*"))
     words = ("--protocol", study / "PROTOCOL.toml", "--workers", 1, "--only", NAME, "P01-BAFF-R")
-    done = call("run", study / "STUDY.csv", "--out", out, *words)
+    done = invoke("run", study / "STUDY.csv", "--out", out, *words)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -201,7 +203,7 @@ def test_a_reviewer_without_edits_is_refused_by_name(run: Path) -> None:
     with pytest.raises(ResultsError, match="no edits by Li; nobody has edited anything in it"):
         publish_review(run, "Li")
     edit(run, make_change("exclude", 2, "a fold"), reviewer="Wang")
-    done = call("report", run, "--edits", "Li")
+    done = invoke("report", run, "--edits", "Li")
     assert done.returncode == 2
     assert "no edits by Li; it has edits by Wang" in done.stderr
     assert "Traceback" not in done.stderr
@@ -221,7 +223,7 @@ def test_drawn_objects_need_the_slide_that_was_measured(
         x, y = float(fiber["x_um"]), float(fiber["y_um"])
         edit(run, make_change("redraw", fiber["object"], outline=[(x, y), (x + 20, y), (x, y + 20)]))
         before = read_files(run / "reviewed")
-        done = call("stats", run, "--edits", "Li")
+        done = invoke("stats", run, "--edits", "Li")
         assert done.returncode == 2
         assert f"{NAME}.svs" in done.stderr
         assert "Traceback" not in done.stderr
@@ -252,7 +254,7 @@ def test_a_torn_line_and_a_broken_signature_are_said(run: Path) -> None:
     file = run / "sections" / NAME / "edits" / "Li.jsonl"
     with file.open("ab") as opened:
         opened.write(b'{"number": 2, "ti')
-    done = call("stats", run, "--edits", "Li")
+    done = invoke("stats", run, "--edits", "Li")
     assert done.returncode == 0
     assert "line 2: is torn and was left out" in done.stderr
     edit(run, make_change("exclude", 2, "a fold"))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROTOCOL, call
+from conftest import PROTOCOL, call, invoke
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -212,7 +212,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_series(folder, SerialPlan(render=render))
     (folder / "PROTOCOL.toml").write_text(PROTOCOL.replace("count = 2", "count = 4"))
     words = ("--out", folder / "out", "--protocol", folder / "PROTOCOL.toml", "--workers", 1, "--quiet")
-    done = call("serial", folder / "STUDY.csv", *words)
+    done = invoke("serial", folder / "STUDY.csv", *words)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -251,9 +251,9 @@ def test_the_command_measures_the_same_places(series: Path) -> None:
 def test_a_run_that_drew_by_itself_is_compared_as_it_is(series: Path) -> None:
     """Independent draws stay; where they share no place, that is said."""
     words = ("--out", series / "own", "--protocol", series / "PROTOCOL.toml", "--quiet", "--workers", 1)
-    assert call("run", series / "STUDY.csv", *words, "--fields", 1).returncode == 0
+    assert invoke("run", series / "STUDY.csv", *words, "--fields", 1).returncode == 0
     before = (series / "own" / "sections" / "P01-CD19" / "objects.parquet").read_bytes()
-    done = call("serial", series / "STUDY.csv", *words, "--fields", 1)
+    done = invoke("serial", series / "STUDY.csv", *words, "--fields", 1)
     assert done.returncode == 0, done.stderr
     assert (series / "own" / "sections" / "P01-CD19" / "objects.parquet").read_bytes() == before
     registrations = pd.read_csv(series / "own" / "serial" / "registrations.csv")

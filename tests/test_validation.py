@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from conftest import call
+from conftest import call, invoke
 
 from histoquant.annotations import read_shapes
 from histoquant.errors import AnnotationError, HistoquantError, ResultsError, StudyError
@@ -194,12 +194,8 @@ def test_shapes_are_read_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def measured(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("validated") / "results"
-    words = ("run", small_study / "STUDY.csv", "--out", out, "--protocol", small_study / "PROTOCOL.toml")
-    done = call(*words, "--workers", 1)
-    assert done.returncode == 0, done.stderr
-    return out
+def measured(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(small_run, tmp_path_factory.mktemp("validated") / "results")
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +230,7 @@ def test_counts_give_tables_and_a_page(measured: Path, rendered: pd.DataFrame, t
         fibers=rendered["true_fibers"], positive_cells=rendered["true_positive_cells"]
     )
     truth.to_csv(tmp_path / "李 <b>.csv", index=False)
-    done = call("validate", measured, tmp_path / "李 <b>.csv")
+    done = invoke("validate", measured, tmp_path / "李 <b>.csv")
     assert done.returncode == 0, done.stderr
     assert "limits of agreement" in done.stdout
     folder = next(path for path in (measured / "validation").iterdir() if path.name.startswith("李"))
@@ -259,10 +255,10 @@ def test_what_is_left_out_is_told(measured: Path, tmp_path: Path) -> None:
     fields.to_csv(run / "fields.csv", index=False)
     names = fields.loc[[0, 1], ["section", "field"]].assign(fibers=5, positive_cells=1)
     names.to_csv(tmp_path / "Li.csv", index=False)
-    done = call("validate", run, tmp_path / "Li.csv")
+    done = invoke("validate", run, tmp_path / "Li.csv")
     assert done.returncode == 1 and "is failed in the run and was not compared" in done.stderr
     names[:1].to_csv(tmp_path / "Li.csv", index=False)
-    done = call("validate", run, tmp_path / "Li.csv")
+    done = invoke("validate", run, tmp_path / "Li.csv")
     assert done.returncode == 2 and "has no field that the run counted" in done.stderr
     section = fields.loc[2, "section"]
     (tmp_path / "far.csv").write_text(f"section,x_um,y_um,positive\n{section},99999,99999,1\n")
