@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 import tifffile
 from matching import drop_ignored, match_labels
+from mirrored import part_mirrored
 from skimage.segmentation import find_boundaries
 
 from histoquant.fibers import get_segmenter
@@ -35,6 +36,7 @@ from histoquant.synthetic import (
     LayoutSettings,
     RenderSettings,
     StainingSettings,
+    Truth,
     read_truth,
     render_section,
 )
@@ -114,6 +116,7 @@ def read_sections(names: list[str], cache: Path, number: int) -> Iterator[Case]:
                 subprocess.run([*command, "--seed", str(seed), *(["--hard"] if hard else [])], check=True)
             truth = read_truth(folder / "CD19", slide_mpp=0.4)
             assert truth.uncertain is not None
+            parted = part_mirrored(truth.labels, number_tiles(truth))
             rng = np.random.default_rng(seed)
             with open_slide(folder / "CD19.svs") as slide:
                 for _ in range(number):
@@ -126,6 +129,7 @@ def read_sections(names: list[str], cache: Path, number: int) -> Iterator[Case]:
                     data = f"section {name}{' hard' if hard else ''}"
                     labels, ignore = truth.labels[at], truth.uncertain[at]
                     yield Case(data, patch, labels, ignore)
+                    yield Case(f"{data}, mirror images parted", patch, parted[at], ignore)
                     crossing = labels[
                         np.ix_(_on_seam(patch.y_um, patch.mpp, rows), np.full(len(columns), True))
                     ]
@@ -134,6 +138,14 @@ def read_sections(names: list[str], cache: Path, number: int) -> Iterator[Case]:
                     ]
                     seams = np.isin(labels, np.union1d(crossing, across)) & (labels > 0)
                     yield Case(f"{data}, seams apart", patch, labels, ignore | seams)
+
+
+def number_tiles(truth: Truth) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which photograph of a restained section each row and column of its truth belongs to."""
+    starts = ((truth.y_um, truth.labels.shape[0]), (truth.x_um, truth.labels.shape[1]))
+    centers = (start + (np.arange(count) + 0.5) * truth.mpp for start, count in starts)
+    rows, columns = (((at - PHOTOGRAPH_UM / 2) // PHOTOGRAPH_UM).astype(np.int64) for at in centers)
+    return rows, columns
 
 
 def _on_seam(start_um: float, mpp: float, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
