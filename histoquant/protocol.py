@@ -208,6 +208,17 @@ class ArtefactSettings(Settings):
     """Share of the tissue that such artefacts cover, beyond which a slide is to be repeated."""
 
 
+class PeerSettings(Settings):
+    """A slide against the others of its batch, in `histoquant qc`; beyond a limit it is to be looked at."""
+
+    least: Annotated[int, Field(ge=2)] = 4
+    """Fewest other slides that it is compared with."""
+    max_haematoxylin_ratio: Annotated[float, Field(gt=1)] = 1.5
+    """Haematoxylin of nuclei by that of the others, or theirs by its own; up to 1.3 counts do not move."""
+    max_background_od: Density = 0.06
+    """Brown background above that of the others of its marker."""
+
+
 class QcSettings(Settings):
     """Limits of quality, beyond which a field is flagged with what is wrong and what to do."""
 
@@ -225,6 +236,8 @@ class QcSettings(Settings):
     """Controls from which mean and SD of a chart are taken."""
     artefacts: ArtefactSettings = ArtefactSettings()
     """Artefacts that no field is drawn on."""
+    peers: PeerSettings = PeerSettings()
+    """Limits against the other slides of a batch."""
     max_hole_share: Share = 0.03
     """Share of the tissue that is small round holes, as ice crystals leave them."""
     max_blur_um: Positive = 1.25

@@ -12,10 +12,13 @@ import pytest
 from conftest import call, invoke
 
 from histoquant.control.charts import is_rejected, judge_history, plot_series
+from histoquant.control.check import look_at_peers
 from histoquant.control.history import Observation, add_observations, read_history
-from histoquant.control.survey import decide, read_file_quality, take_medians
-from histoquant.protocol import QcSettings
+from histoquant.control.peers import Peer, compare_peers
+from histoquant.control.survey import SlideCheck, decide, read_file_quality, take_medians
+from histoquant.protocol import PeerSettings, QcSettings
 from histoquant.slide import open_slide
+from histoquant.study import Section
 
 PROTOCOL = "[fields]\ncount = 2\nwidth_um = 200\nmargin_um = 60\n[qc]\nbaseline = 5\n"
 
@@ -117,6 +120,44 @@ def test_a_slide_is_repeated_if_scan_or_stain_fail_in_enough_fields() -> None:
     assert decide([soft, {"blur_um": 2.0}], QcSettings())[1][0].startswith(
         "2 of 2 fields: blurred by 2.00 um"
     )
+
+
+def test_a_slide_apart_from_its_batch_is_to_be_looked_at() -> None:
+    usual = [
+        Peer("b", "CD19", {"haematoxylin_strong_od": od, "dab_background_od": 0.02}) for od in (0.5, 0.6)
+    ]
+
+    def compare(own: Peer, others: int = 4) -> tuple[str, ...]:
+        return compare_peers([own, *others // 2 * usual], PeerSettings())[0]
+
+    def make(od: float, brown: float = 0.02, batch: str = "b", marker: str = "CD19") -> Peer:
+        return Peer(batch, marker, {"haematoxylin_strong_od": od, "dab_background_od": brown})
+
+    assert compare(make(0.8)) == compare(make(0.4)) == ()
+    (dark,) = compare(make(0.9))
+    assert "1.6 times" in dark
+    (pale,) = compare(make(0.3))
+    assert "limit 0.67" in pale
+    (brown,) = compare(make(0.5, 0.1))
+    assert "0.08 OD above" in brown
+    # Too few others, another batch, another marker (whose background is its own), nothing measured.
+    assert compare(make(0.9, 0.1), others=2) == compare(make(0.9, 0.1, batch="c")) == ()
+    assert compare(make(0.5, 0.1, marker="BAFF")) == ()
+    assert compare(make(np.nan, np.nan)) == compare(Peer("b", "CD19", {})) == ()
+
+
+def test_a_slide_that_passes_is_looked_at_if_it_stands_apart() -> None:
+    section = Section("P-CD19", "P", "", "CD19", "", "", "", ())
+    odd, *rest = look_at_peers(
+        [
+            SlideCheck(section, verdict, (), {"haematoxylin_strong_od": od})
+            for verdict, od in (("pass", 1.0), *4 * [("pass", 0.5)], ("repeat", 1.0))
+        ],
+        PeerSettings(),
+    )
+    assert odd.verdict == "look"
+    assert len(odd.reasons) == 1
+    assert [slide.verdict for slide in rest] == [*4 * ["pass"], "repeat"]
 
 
 def test_medians_leave_out_what_is_unknown() -> None:

@@ -18,7 +18,8 @@ from histoquant.geometry import Patch
 from histoquant.protocol import FieldSettings, TissueSettings
 from histoquant.serial.blocks import Block, Ground, group_sections
 from histoquant.serial.draw import match_fields
-from histoquant.serial.register import Registration, predict_error, register_views
+from histoquant.serial.match import Blocks
+from histoquant.serial.register import Registration, _judge, predict_error, register_views
 from histoquant.serial.transform import (
     Transform,
     decode_transform,
@@ -128,6 +129,19 @@ def test_sections_of_another_biopsy_are_not_registrable(first: SerialSection) ->
     found = register_views(see(first), see(render(2, PoseSettings(), series=1)))
     assert found.transform is None
     assert found.reason
+
+
+@pytest.mark.parametrize(("clear", "reason"), [(100, ""), (20, "and only"), (10, "only 10 of 100 blocks")])
+def test_few_blocks_that_agree_do_not_suffice(clear: int, reason: str) -> None:
+    """Of the blocks found, six in ten lie where the others say; of all blocks of tissue it must be 15 %."""
+    points = np.stack(np.meshgrid(np.arange(10), np.arange(10)), -1).reshape(-1, 2) * 110.0
+    found = points + np.random.default_rng(1).uniform(-90, 90, (100, 2))
+    right = np.arange(100) < 0.6 * clear
+    found[right] = points[right]
+    blocks = Blocks(points, found, np.ones(100), np.arange(100) < clear)
+    told = _judge(blocks, make_affine([[1, 0, 0], [0, 1, 0]]), bend=True)
+    assert reason in told.reason
+    assert (told.transform is None) == bool(reason)
 
 
 def test_glass_is_not_registrable(first: SerialSection) -> None:

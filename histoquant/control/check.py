@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from histoquant import __version__
 from histoquant.control.charts import CHARTED, COLUMNS, is_rejected, judge_history
 from histoquant.control.history import Observation, add_observations, read_history
 from histoquant.control.page import build_page
+from histoquant.control.peers import Peer, compare_peers
 from histoquant.control.survey import SlideCheck, check_section
-from histoquant.protocol import Protocol
+from histoquant.protocol import PeerSettings, Protocol
 from histoquant.results import write_bytes, write_json, write_table
 from histoquant.study import Section, Study, fingerprint_file
 
@@ -84,6 +85,7 @@ def check_study(
     for done, section in enumerate(study.sections, start=1):
         slides.append(check_section(section, protocol, seed))
         note(done, len(study.sections))
+    slides = look_at_peers(slides, protocol.qc.peers)
     if history is None:
         empty = pd.DataFrame(columns=[*COLUMNS, "rules"])
         return StudyCheck(tuple(slides), empty, empty)
@@ -92,6 +94,19 @@ def check_study(
     series = judge_history(read_history(history), protocol.qc.baseline)
     ours = series["slide"].isin({one.slide for one in own})
     return StudyCheck(tuple(slides), series, series[ours & series["rules"].ne("")])
+
+
+def look_at_peers(slides: Sequence[SlideCheck], settings: PeerSettings) -> list[SlideCheck]:
+    """Add what sets a slide apart from its batch to its reasons; one that passed is then to be looked at."""
+    peers = [Peer(slide.section.batch, slide.section.marker, slide.values) for slide in slides]
+    return [
+        replace(
+            slide,
+            verdict="look" if apart and slide.verdict == "pass" else slide.verdict,
+            reasons=(*slide.reasons, *apart),
+        )
+        for slide, apart in zip(slides, compare_peers(peers, settings), strict=True)
+    ]
 
 
 def publish_check(check: StudyCheck, folder: Path, protocol: Protocol) -> Path:

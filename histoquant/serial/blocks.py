@@ -28,6 +28,7 @@ from histoquant.study import Section, Study, fingerprint_file
 
 Mask = npt.NDArray[np.bool_]
 STORE = "registrations.json"
+_STORED = ("reason", "error_um", "error_90_um", "near", "share", "blocks")
 Progress = Callable[[int, int], None]
 
 
@@ -182,7 +183,9 @@ def register_block(patient: str, name: str, sections: Sequence[Section], protoco
     area = {key: float(view.tissue.sum()) * view.mpp**2 for key, view in views.items()}
     reference = max(area, key=lambda key: area[key])
     for key, view in views.items():
-        exact = Registration(make_affine([[1, 0, 0], [0, 1, 0]]), error_um=0.0, error_90_um=0.0, near=1.0)
+        exact = Registration(
+            make_affine([[1, 0, 0], [0, 1, 0]]), error_um=0.0, error_90_um=0.0, near=1.0, share=1.0
+        )
         registrations[key] = exact if key == reference else register_views(views[reference], view)
     return Block(patient, name, tuple(sections), reference, registrations)
 
@@ -261,8 +264,7 @@ def _encode(registration: Registration) -> dict[str, Any]:
     transform = registration.transform
     return {
         "transform": None if transform is None else encode_transform(transform),
-        **{name: getattr(registration, name) for name in ("reason", "error_um", "error_90_um", "near")},
-        "blocks": registration.blocks,
+        **{name: getattr(registration, name) for name in _STORED},
         "points_um": registration.points.round(1).tolist(),
         "errors_um": registration.errors_um.round(2).tolist(),
     }
@@ -272,13 +274,8 @@ def _restore(patient: str, name: str, sections: tuple[Section, ...], old: Mappin
     registrations = {}
     for key, values in old["sections"].items():
         transform = None if values["transform"] is None else decode_transform(values["transform"])
-        numbers = [
-            np.nan if values[part] is None else float(values[part])
-            for part in ("error_um", "error_90_um", "near")
-        ]
+        plain: dict[str, Any] = {name: np.nan if values[name] is None else values[name] for name in _STORED}
         points = np.array(values["points_um"], float).reshape(-1, 2)
         errors = np.array([np.inf if e is None else e for e in values["errors_um"]], float)
-        registrations[key] = Registration(
-            transform, values["reason"], numbers[0], numbers[1], numbers[2], values["blocks"], points, errors
-        )
+        registrations[key] = Registration(transform, points=points, errors_um=errors, **plain)
     return Block(patient, name, sections, old["reference"], registrations)

@@ -21,6 +21,8 @@ TOLERANCE_UM = 20.0
 """Distance within which a place counts as found."""
 LEAST_NEAR = 0.35
 """Least share of held-back blocks found within `TOLERANCE_UM`; of unlike sections a tenth is, by chance."""
+LEAST_SHARE = 0.15
+"""Least share of all blocks of tissue; of unlike sections up to a tenth was, of like ones a fifth."""
 LEAST_BLOCKS = 12
 _BLOCK_UM = 220.0
 _MOST_BLOCKS = 900
@@ -46,6 +48,8 @@ class Registration:
         How many there were.
     points, errors_um : ndarray of float, shape (n, 2) and (n,)
         Where they lie on the fixed section, and how far each was off.
+    share : float
+        Those within `TOLERANCE_UM` by all blocks of tissue, found or not.
     """
 
     transform: Transform | None
@@ -56,6 +60,7 @@ class Registration:
     blocks: int = 0
     points: Floats = field(default_factory=lambda: np.empty((0, 2)))
     errors_um: Floats = field(default_factory=lambda: np.empty(0))
+    share: float = 0.0
 
 
 def register_views(fixed: View, moving: View, bend: bool = True) -> Registration:
@@ -181,8 +186,9 @@ def _judge(blocks: Blocks, affine: Transform, bend: bool) -> Registration:
         blocks=len(errors),
         points=clear.points,
         errors_um=errors,
+        share=near * len(errors) / len(blocks.points),
     )
-    if near < LEAST_NEAR:
+    if near < LEAST_NEAR or told.share < LEAST_SHARE:
         return replace(told, reason=f"{about}, and only {near:.0%} of them where the others say")
     return replace(told, transform=_fit(clear, affine, bend).to_transform())
 

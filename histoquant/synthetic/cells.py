@@ -348,8 +348,10 @@ def sample_map(image: npt.NDArray[np.generic], points: Floats, step_um: float) -
 
 
 def fill_shape(image: npt.NDArray[Any], shape: shapely.Polygon, step_um: float, value: float) -> None:
-    """Fill a polygon in place, to a sixteenth of a pixel."""
+    """Fill a polygon in place, to a sixteenth of a pixel; an empty one fills nothing."""
     for part in shapely.get_parts(shape):
+        if part.is_empty:
+            continue
         rings = [part.exterior, *part.interiors]
         points = [np.round((np.array(ring.coords) / step_um - 0.5) * 16).astype(np.int32) for ring in rings]
         cv2.fillPoly(image, points, value, lineType=cv2.LINE_8, shift=4)
