@@ -29,7 +29,7 @@ from plain_skimage import measure_plainly
 from tables import format_table
 
 from histoquant import fibers, network, pictures, pipeline, prepare, slide
-from histoquant.executors import calm_threads
+from histoquant.executors import calm_threads, keep_memory
 from histoquant.geometry import rasterize_field
 from histoquant.prepare import FieldTask, prepare_section
 from histoquant.protocol import Protocol, validate_protocol
@@ -55,7 +55,7 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (pipeline, "measure_quality", "quality of the image"),
     (network, "run_network", "fiber network"),
     (fibers, "segment_with_network", "fibers from its maps"),
-    (pipeline, "find_cells", "cells"),
+    (pipeline, "find_cells_of_field", "cells"),
     (pipeline, "find_inside", "measure"),
     (pipeline, "list_objects", "measure"),
     (pipeline, "count_field", "measure"),
@@ -422,6 +422,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     args = parser.parse_args()
     calm_threads()
+    keep_memory()
     args.out.write_text(write_page(args), encoding="utf-8")
     print(args.out)
 

@@ -9,15 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from histoquant.clumps import part_clumps
+from histoquant.geometry import frame_mask
 from histoquant.protocol import CellSettings
 from histoquant.qupath import find_nuclei_by_laplacian
-from histoquant.stains import FloatImage, Stains
+from histoquant.stains import FloatImage, Stains, crop_stains
 
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 Compartment = Literal["nucleus", "membrane", "cytoplasm", "cell"]
 
+_AROUND_FIELD_UM = 30.0
+_GRID_PX = 8
 _NOISE_UM = 0.3
 _SEED_UM = 0.4
 _NEAR_UM = 1.75
@@ -77,6 +80,46 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     cores = _add_labels(rings, nuclei)
     bodies = _find_bodies(stains.dab - floor, brown, cores > 0, settings, mpp)
     return grow_labels(_add_labels(cores, bodies), settings.growth_um / mpp)
+
+
+def find_cells_of_field(
+    stains: Stains, inside: Mask, settings: CellSettings, compartment: Compartment = "membrane"
+) -> Labels:
+    """Find the cells of a field and those up to 30 um from its box, as far as they are seen whole.
+
+    The margin is as wide as the largest fiber; no cell that lies farther away can count.
+
+    Parameters
+    ----------
+    stains : Stains
+        The field and its margin.
+    inside : ndarray of bool, shape of `stains.dab`
+        The field.
+    settings, compartment
+        As for `find_cells`.
+
+    Returns
+    -------
+    ndarray of int32, shape of `stains.dab`
+        Labels 1 to n of cells, 0 elsewhere.
+    """
+    box = frame_mask(inside, _AROUND_FIELD_UM / stains.mpp, _GRID_PX)
+    found = find_cells(crop_stains(stains, box), settings, compartment)
+    labels = np.zeros(stains.dab.shape, np.int32)
+    labels[box] = _drop_cut(found, box, stains.dab.shape)
+    return labels
+
+
+def _drop_cut(labels: Labels, box: tuple[slice, slice], shape: tuple[int, ...]) -> Labels:
+    """Labels that the sides of a box do not cut, numbered anew; what the image itself cuts stays."""
+    keep = np.ones(int(labels.max(initial=0)) + 1, bool)
+    for part, rows, size in zip(box, (labels, labels.T), shape, strict=True):
+        if part.start > 0:
+            keep[rows[:1]] = False
+        if part.stop < size:
+            keep[rows[-1:]] = False
+    keep[0] = False
+    return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
 
 
 def subtract_background(
@@ -145,15 +188,17 @@ def grow_labels(labels: Labels, radius_px: float) -> Labels:
     >>> grow_labels(np.array([[0, 0, 3, 0, 0, 0, 7]], np.int32), 1.0)
     array([[0, 3, 3, 3, 0, 7, 7]], dtype=int32)
     """
-    empty = labels == 0
-    if empty.all():
-        return np.zeros(labels.shape, np.int32)
+    grown, known = labels.copy(), np.flatnonzero(labels != 0)
+    if not known.size:
+        return grown
     distance, nearest = cv2.distanceTransformWithLabels(
-        empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     owner = np.zeros(int(nearest.max()) + 1, np.int32)
-    owner[nearest[~empty]] = labels[~empty]
-    return np.where(distance <= radius_px, owner[nearest], 0).astype(np.int32)
+    owner[nearest.ravel()[known]] = labels.ravel()[known]
+    near = np.flatnonzero((distance > 0) & (distance <= radius_px))
+    grown.ravel()[near] = owner[nearest.ravel()[near]]
+    return grown
 
 
 def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Labels:
@@ -200,14 +245,13 @@ def _find_bodies(
     """
     solid = (cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp) > settings.ring_od).astype(np.uint8)
     cores = _label(np.asarray(cv2.erode(solid, _disc(settings.growth_um / mpp)), np.uint8))
-    total = np.bincount(cores.ravel(), brown.ravel())
-    grown = cv2.dilate(known.astype(np.uint8), _disc(settings.growth_um / mpp)) > 0
-    keep = total > _BODY_STEP * settings.ring_od * np.bincount(cores.ravel())
-    keep &= np.bincount(cores[grown], minlength=len(keep)) == 0
-    keep[0] = False
-    free = np.where(keep[cores], cores, 0).astype(np.int32)
+    grown = cv2.dilate(known.astype(np.uint8), _disc(settings.growth_um / mpp))
+    at = np.flatnonzero(cores != 0)
+    owner = cores.ravel()[at]
+    keep = np.bincount(owner, brown.ravel()[at]) > _BODY_STEP * settings.ring_od * np.bincount(owner)
+    keep &= np.bincount(owner, grown.ravel()[at]) == 0
     # A body must have room for a nucleus: precipitate has not.
-    return _keep_sizes(free, settings.min_nucleus_um2, settings.max_nucleus_um2, mpp)
+    return _keep_sizes(cores, settings.min_nucleus_um2, settings.max_nucleus_um2, mpp, keep)
 
 
 def _label(mask: Bytes) -> Labels:
@@ -219,12 +263,17 @@ def _add_labels(first: Labels, second: Labels) -> Labels:
     return np.where((first == 0) & (second > 0), second + int(first.max(initial=0)), first).astype(np.int32)
 
 
-def _keep_sizes(labels: Labels, low_um2: float, high_um2: float, mpp: float) -> Labels:
+def _keep_sizes(
+    labels: Labels, low_um2: float, high_um2: float, mpp: float, keep: Mask | bool = True
+) -> Labels:
     """Labels of fitting area, numbered anew."""
-    area_um2 = np.bincount(labels.ravel()) * mpp**2
-    keep = (area_um2 >= low_um2) & (area_um2 <= high_um2)
-    keep[0] = False
-    return np.asarray(np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels])
+    at = np.flatnonzero(labels != 0)
+    owner = labels.ravel()[at]
+    area_um2 = np.bincount(owner) * mpp**2
+    keep = keep & (area_um2 >= low_um2) & (area_um2 <= high_um2)
+    kept = np.zeros_like(labels)
+    kept.ravel()[at] = np.where(keep, np.cumsum(keep), 0)[owner]
+    return kept
 
 
 def _disc(radius_px: float) -> Bytes:

@@ -15,11 +15,12 @@ Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 
 
-def part_clumps(height: FloatImage, seeds: Labels, mask: Mask) -> Labels:
-    """Part a mask by watershed, which is run only where a clump holds several seeds.
+def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.inf) -> Labels:
+    """Part a mask by watershed, which is run only where it decides something.
 
-    The result is that of the watershed of the whole mask: clumps do not touch, so that none changes the order
-    in which another is flooded.
+    A clump with one seed is that seed's: clumps do not touch. So is a clump of pixels below `low`, which is
+    flooded before anything higher is. The result is that of the watershed of the whole mask, but for heights
+    that are alike and for places between two low clumps of which one has a sill inside.
 
     Parameters
     ----------
@@ -29,6 +30,8 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask) -> Labels:
         Where flooding starts, 0 elsewhere.
     mask : ndarray of bool, same shape
         What is flooded; neighbours are those at a side.
+    low : float, optional
+        A height below which most basins are apart; the more is below it, the less is flooded.
 
     Returns
     -------
@@ -41,19 +44,25 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask) -> Labels:
     >>> part_clumps(np.zeros(mask.shape, np.float32), np.array([[0, 5, 0, 7, 0, 8, 0, 0]], np.int32), mask)
     array([[5, 5, 0, 7, 7, 8, 0, 0]], dtype=int32)
     """
+    parts = _name_clumps(seeds, mask)
+    crowded = mask & (parts == 0)
+    sure = _name_clumps(seeds, crowded & (height < low))
+    # Of what is sure only the rim takes part, from where the rest is flooded.
+    rest = cv2.dilate((crowded & (sure == 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    rest &= crowded
+    flooded = watershed(height, np.where(sure > 0, sure, seeds), mask=rest)
+    return np.asarray(parts + np.where(rest, flooded, sure), np.int32)
+
+
+def _name_clumps(seeds: Labels, mask: Mask) -> Labels:
+    """The seed of each clump that holds just one; 0 elsewhere."""
     count, clumps = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    at = np.flatnonzero(seeds)
-    at = at[mask.ravel()[at]]
-    named = np.unique(np.stack([clumps.ravel()[at], seeds.ravel()[at]]), axis=1)
-    several = np.bincount(named[0], minlength=count) > 1
+    at = np.flatnonzero((seeds != 0) & mask)
+    clump, seed = clumps.ravel()[at], seeds.ravel()[at]
     owner = np.zeros(count, np.int32)
-    owner[named[0]] = named[1]
-    owner[several] = 0
-    parts: Labels = owner[clumps]
-    if several.any():
-        crowded = several[clumps]
-        parts += watershed(height, seeds, mask=crowded).astype(np.int32)
-    return parts
+    owner[clump] = seed
+    owner[clump[owner[clump] != seed]] = 0
+    return np.asarray(owner[clumps])
 
 
 def list_wholes(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice], Mask]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from histoquant import __version__
 from histoquant.errors import HistoquantError, WorkerError
-from histoquant.executors import calm_threads
+from histoquant.executors import calm_threads, keep_memory
 
 _CONNECT_S = 30
 _GONE = "the scheduler was lost"
@@ -72,6 +72,7 @@ def _work(version: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: d
             fix="install the same version on every worker",
         )
     calm_threads()
+    keep_memory()
     return fn(*args, **kwargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import queue
@@ -25,6 +26,8 @@ TIMEOUT_S = 1800.0
 _ATTEMPTS = 3
 _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+_KEEP_BYTES = 1 << 30
 # Spawned, since forking a process that draws a progress bar from a thread can hang.
 _SPAWN = get_context("spawn")
 
@@ -177,6 +180,19 @@ def calm_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
+def keep_memory() -> None:
+    """Let memory that is freed stay with the process, where the C library is glibc.
+
+    Pages that were given back must be made anew for each image, which takes as long as many a step on it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+
+
 def attempt(fn: Callable[..., Any], path: Path | None, /, *args: Any) -> Any:
     """Call a function; whatever goes wrong in it becomes a reason, so that others go on.
 
@@ -237,6 +253,7 @@ def _serve(pipe: Connection, memory_bytes: int | None) -> None:
     """A worker's life: it ends when the other end of its pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides what Ctrl-C means
     calm_threads()
+    keep_memory()
     _limit_memory(memory_bytes)
     with suppress(OSError):
         pipe.send_bytes(b"ready")

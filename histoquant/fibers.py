@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from histoquant.classical import segment_classically
 from histoquant.errors import ProtocolError
+from histoquant.geometry import frame_mask
 from histoquant.network import hash_model, segment_with_network
 from histoquant.protocol import FiberSettings
-from histoquant.stains import Stains
+from histoquant.stains import Stains, crop_stains
 
 Labels = npt.NDArray[np.int32]
 ENTRY_POINTS = "histoquant.segmenters"
@@ -101,13 +100,9 @@ def cross_check_fibers(
     """
     if settings.cross_check == 0 or settings.method == "classical" or not inside.any():
         return ""
-    left, top, width, height = cv2.boundingRect(inside.astype(np.uint8))
-    box = np.s_[top : top + height, left : left + width]
-    inner = replace(
-        stains, haematoxylin=stains.haematoxylin[box], dab=stains.dab[box], residual=stains.residual[box]
-    )
+    box = frame_mask(inside)
     least_px = settings.min_area_um2 / stains.mpp**2
-    other = int(segment_classically(inner, settings.min_area_um2).max(initial=0))
+    other = int(segment_classically(crop_stains(stains, box), settings.min_area_um2).max(initial=0))
     own = int((np.bincount(fibers[box].ravel(), minlength=1)[1:] >= least_px).sum())
     if abs(own - other) <= settings.cross_check * max(own, other):
         return ""

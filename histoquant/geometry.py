@@ -150,3 +150,33 @@ def contains_points(
         return np.asarray(x**2 + y**2 < (field.width_um / 2) ** 2)
     half_x, half_y = field.width_um / 2, field.height_um / 2
     return np.asarray((x >= -half_x) & (x < half_x) & (y >= -half_y) & (y < half_y))
+
+
+def frame_mask(mask: npt.NDArray[np.bool_], around_px: float = 0.0, grid_px: int = 1) -> tuple[slice, slice]:
+    """The box of all that is true in a mask, widened as far as the image goes.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        What is to be framed; the whole image if nothing is true.
+    around_px : float, optional
+        By how much the box is wider on each side.
+    grid_px : int, optional
+        The box begins at a multiple of this, so that coarser grids in it are those of the image.
+
+    Returns
+    -------
+    tuple of slice
+
+    Examples
+    --------
+    >>> frame_mask(np.array([[0, 0, 0, 0], [0, 0, 1, 0]], bool), 1.0)
+    (slice(0, 2, None), slice(1, 4, None))
+    """
+    reach = int(np.ceil(around_px))
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    if not spans[0].size:
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    top, left = (max(int(at[0]) - reach, 0) // grid_px * grid_px for at in spans)
+    bottom, right = (min(int(at[-1]) + 1 + reach, n) for at, n in zip(spans, mask.shape, strict=True))
+    return slice(top, bottom), slice(left, right)

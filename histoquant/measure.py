@@ -12,15 +12,18 @@ import pandas as pd
 from histoquant.cells import subtract_background
 from histoquant.direction import LONGITUDINAL, find_longitudinal
 from histoquant.feret import measure_feret
-from histoquant.place import find_lumens, measure_depth, place_cells
+from histoquant.geometry import frame_mask
+from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
-from histoquant.stains import FloatImage, Stains, predict_edge_dab
+from histoquant.stains import FloatImage, Stains, crop_stains, predict_edge_dab
 
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+_AROUND_CELLS_UM = 40.0
+_GRID_PX = 8
 _SECTORS = 12
 # Half a micrometre inside the nucleus' border still belongs to the membrane band.
 _BAND_INSIDE_UM = 0.75
@@ -163,7 +166,8 @@ def measure_cells(
     Parameters
     ----------
     labels, fibers : ndarray of int32, shape of `stains.dab`
-        Cells and fibers; 0 is background.
+        Cells and fibers; 0 is background. What is farther than 40 um from the box of all cells is seen only
+        where it is asked whether a space between fibers is perimysium.
     stains : Stains
         Densities at the working resolution.
     marker : MarkerSettings
@@ -181,6 +185,10 @@ def measure_cells(
         place and fiber (see `place_cells`; a positive cell counts as marked, unless the marker is nuclear,
         which a fiber's own nuclei may hold), reason.
     """
+    perimysium = find_perimysium(fibers, stains.mpp, settings)
+    box = frame_mask(labels != 0, _AROUND_CELLS_UM / stains.mpp, _GRID_PX)
+    labels, fibers = np.ascontiguousarray(labels[box]), np.ascontiguousarray(fibers[box])
+    perimysium, stains = perimysium[box], crop_stains(stains, box)
     pixels = _list_pixels(labels)
     place = pixels.mean(pixels.rows), pixels.mean(pixels.columns)
     table = _describe(pixels.labels, *place, pixels.area, stains, "cell")
@@ -207,7 +215,8 @@ def measure_cells(
     table["confidence"] = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
     table["nucleus"] = nucleus
     marked = table["positive"].to_numpy(bool) & (marker.compartment != "nucleus")
-    where = marked, fibers, find_lumens(fibers, labels, stains, settings), stains.mpp, settings
+    lumens = find_lumens(fibers, labels, stains, settings)
+    where = marked, fibers, perimysium, lumens, stains.mpp, settings
     table["place"], table["fiber"] = place_cells(labels, _map_nuclei(pixels, inner, labels), *where)
     cut = _touches_border(pixels, labels.shape)
     table["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
@@ -236,7 +245,8 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
     depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * mpp
     nuclei = _map_nuclei(pixels, pixels.fill(depth_um > settings.growth_um), labels)
     marked, lumens = np.zeros(len(pixels.labels), bool), np.zeros(labels.shape, bool)
-    place, fiber = place_cells(labels, nuclei, marked, fibers, lumens, mpp, settings)
+    perimysium = find_perimysium(fibers, mpp, settings)
+    place, fiber = place_cells(labels, nuclei, marked, fibers, perimysium, lumens, mpp, settings)
     return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(pixels.labels, name="label"))
 
 
@@ -253,12 +263,14 @@ def _map_nuclei(pixels: _Pixels, inner: Mask, labels: Labels) -> Mask:
 
 
 def _list_pixels(labels: Labels) -> _Pixels:
-    rows, columns = np.nonzero(labels)
-    counts = np.bincount(labels[rows, columns])
+    at = np.flatnonzero(labels != 0)
+    owner = labels.ravel()[at]
+    counts = np.bincount(owner)
     present = np.flatnonzero(counts)
     place = np.zeros(len(counts), np.int64)
     place[present] = np.arange(len(present))
-    return _Pixels(present, place[labels[rows, columns]], rows, columns, counts[present])
+    rows, columns = np.divmod(at, max(labels.shape[1], 1))
+    return _Pixels(present, place[owner], rows, columns, counts[present])
 
 
 def _list_runs(labels: Labels) -> _Runs:

@@ -34,6 +34,7 @@ FIBER_SHARE = 0.5
 PEAK_UM = 9
 LEAST_PEAK = 0.25
 BORDER = 0.5
+_SURE = -0.1
 
 _SOFT_OD = 0.05
 _LEAST_CONTRAST_OD = 0.005
@@ -153,7 +154,7 @@ def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEAK_UM, PEAK_UM))
     peaks = (height >= cv2.dilate(height, disc)) & (distance > LEAST_PEAK) & inside
     seeds = np.asarray(label(peaks, connectivity=2), np.int32)
-    return _tidy(merge_weak(part_clumps(-height, seeds, inside), border), min_area_um2)
+    return _tidy(merge_weak(part_clumps(-height, seeds, inside, _SURE), border), min_area_um2)
 
 
 def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Labels:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from histoquant import pictures
-from histoquant.cells import find_cells
+from histoquant.cells import find_cells_of_field
 from histoquant.counts import count_field
 from histoquant.direction import tell_direction
 from histoquant.fibers import cross_check_fibers, get_segmenter
@@ -73,8 +73,8 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
     quality = measure_quality(task, patch, protocol)
     flags = [finding.text for finding in judge_quality(quality, protocol.qc)]
     fibers = get_segmenter(protocol.fibers)(stains)
-    cells = find_cells(stains, protocol.cells, marker.compartment)
     inside = find_inside(field, task.annotations, stains)
+    cells = find_cells_of_field(stains, inside, protocol.cells, marker.compartment)
     objects = list_objects(
         field.number, fibers, cells, stains, inside, marker, protocol.cells, protocol.fibers
     )

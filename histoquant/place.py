@@ -22,6 +22,7 @@ PLACES = ("endomysial", "perimysial", "perivascular", "invading", "internal")
 """What may be said of a cell; `internal` is a nucleus of the fiber itself."""
 
 _NOISE_UM = 0.7
+_COARSE_UM = 1.0
 # Of what a typical fiber takes up; white points are a few hundredths off, endomysium is half as dense.
 _CLEAR = 0.3
 # A crack is slim or jagged.
@@ -49,6 +50,7 @@ def place_cells(
     nuclei: Mask,
     marked: Mask,
     fibers: Labels,
+    perimysium: Mask,
     lumens: Mask,
     mpp: float,
     settings: CellSettings,
@@ -60,9 +62,7 @@ def place_cells(
     - in a fiber, if more than `inside_share` of the nucleus is: `invading` if the cell is marked and
       round, or if `invading_nuclei` or more nuclei lie deeper than `invading_depth_um` in that fiber and
       this one is deep or round; else `internal`, a nucleus of the fiber itself;
-    - `endomysial`, if the center is nearer than `touching_um` to a fiber, or in no wide space: one into
-      which a disc of `perimysium_um` fits and which is longer than `perimysium_length_um` or reaches the
-      image's border;
+    - `endomysial`, if the center is nearer than `touching_um` to a fiber, or not in the perimysium;
     - `perivascular`, if a lumen is nearer than `perivascular_um`;
     - else `perimysial`.
 
@@ -76,8 +76,8 @@ def place_cells(
         By label, ascending: cells that hold a marker which nuclei of fibers do not.
     fibers : ndarray of int32, same shape
         Fibers; 0 is background.
-    lumens : ndarray of bool, same shape
-        See `find_lumens`.
+    perimysium, lumens : ndarray of bool, same shape
+        See `find_perimysium` and `find_lumens`.
     mpp : float
         Pixel size, um/px.
     settings : CellSettings
@@ -90,18 +90,18 @@ def place_cells(
     fiber : ndarray of int64, shape (n,)
         The fiber that holds the center, or the nearest; 0 if there is none.
     """
-    number = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
+    number = len(marked)
     if not fibers.any() or not number:
         return np.full(number, "endomysial", object), np.zeros(number, np.int64)
-    gap, owner = _find_nearest(fibers)
-    spots = _describe_cells(labels, nuclei, fibers, owner)
+    gap, nearest = _find_nearest(fibers)
+    spots = _describe_cells(labels, nuclei, fibers, nearest)
     at = spots.row, spots.column
     inside = spots.share > settings.inside_share
     deep = inside & (measure_depth(fibers)[at] * mpp > settings.invading_depth_um)
     crowd = np.bincount(spots.fiber[deep], minlength=int(fibers.max()) + 1)[spots.fiber]
     round_ = spots.flatness > _ROUND
     invading = inside & ((marked & round_) | ((crowd >= settings.invading_nuclei) & (deep | round_)))
-    wide = (gap[at] * mpp > settings.touching_um) & find_perimysium(fibers, mpp, settings)[at]
+    wide = (gap[at] * mpp > settings.touching_um) & perimysium[at]
     vessel = wide & (_measure_distance(lumens)[at] * mpp < settings.perivascular_um)
     place = np.select(
         [invading, inside, vessel, wide], ["invading", "internal", "perivascular", "perimysial"], "endomysial"
@@ -127,19 +127,22 @@ def measure_depth(labels: Labels) -> FloatImage:
     >>> measure_depth(np.array([[0, 0, 0], [4, 4, 4], [4, 4, 4]], np.int32)).round(0)[:, 1]
     array([0., 1., 2.], dtype=float32)
     """
-    edge = labels == 0
-    across = labels[:, 1:] != labels[:, :-1]
-    down = labels[1:] != labels[:-1]
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    edge[1:] |= down
-    edge[:-1] |= down
-    depth = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(np.where(labels > 0, depth + 1, 0), np.float32)
+    inner = labels > 0
+    across = labels[:, 1:] == labels[:, :-1]
+    down = labels[1:] == labels[:-1]
+    inner[:, 1:] &= across
+    inner[:, :-1] &= across
+    inner[1:] &= down
+    inner[:-1] &= down
+    depth = cv2.distanceTransform(inner.view(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(np.add(depth, 1, out=depth, where=labels > 0), np.float32)
 
 
 def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
     """Find spaces between fascicles: wide and long, where a hole among the fibers of one is short.
+
+    A disc of `perimysium_um` fits into such a space, which is longer than `perimysium_length_um` or reaches
+    the image's border. Looked for at about 1 um/px.
 
     Parameters
     ----------
@@ -154,16 +157,19 @@ def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
     -------
     ndarray of bool, shape (rows, columns)
     """
-    half = settings.perimysium_um / 2 / mpp
-    core = cv2.distanceTransform((fibers == 0).astype(np.uint8), cv2.DIST_L2, 5) > half
+    step = max(1, round(_COARSE_UM / mpp))
+    free = (fibers[::step, ::step] == 0).astype(np.uint8)
+    half = settings.perimysium_um / 2 / (mpp * step)
+    core = cv2.distanceTransform(free, cv2.DIST_L2, 5) > half
     parts = np.asarray(cv2.connectedComponents(core.astype(np.uint8))[1], np.int32)
-    lengths = measure_feret(parts)["max_feret_px"] * mpp
+    lengths = measure_feret(parts)["max_feret_px"] * mpp * step
     long = np.zeros(int(parts.max()) + 1, bool)
     long[lengths.index] = lengths > settings.perimysium_length_um
     for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
         long[side] = True
     long[0] = False
-    return np.asarray(_measure_distance(long[parts]) <= half)
+    wide = (_measure_distance(long[parts]) <= half).repeat(step, axis=0).repeat(step, axis=1)
+    return np.asarray(wide[: fibers.shape[0], : fibers.shape[1]])
 
 
 def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSettings) -> Mask:
@@ -254,11 +260,11 @@ def _has_wall(
     return bool(density[seen].mean() > _WALL_DENSITY * between)
 
 
-def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels, owner: Labels) -> _Spots:
-    rows, columns = np.nonzero(labels)
+def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels, nearest: Labels) -> _Spots:
+    rows, columns = np.divmod(np.flatnonzero(labels != 0), labels.shape[1])
     index = np.unique(labels[rows, columns], return_inverse=True)[1]
     row, column = (np.rint(_average(index, values)).astype(np.int64) for values in (rows, columns))
-    fiber = owner[row, column].astype(np.int64)
+    fiber = _name_nearest(fibers, nearest)[nearest[row, column]].astype(np.int64)
     # A cell without a nucleus is judged by its whole.
     inner = nuclei[rows, columns]
     inner |= (np.bincount(index[inner], minlength=len(row)) == 0)[index]
@@ -281,13 +287,19 @@ def _measure_flatness(index: Ints, rows: Ints, columns: Ints) -> Floats:
 
 
 def _find_nearest(fibers: Labels) -> tuple[FloatImage, Labels]:
-    """Distance to the nearest fiber, px, and its label."""
+    """Distance to the nearest pixel of a fiber, px, and that pixel's number."""
     gap, nearest = cv2.distanceTransformWithLabels(
         (fibers == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
+    return np.asarray(gap, np.float32), np.asarray(nearest, np.int32)
+
+
+def _name_nearest(fibers: Labels, nearest: Labels) -> Labels:
+    """The fiber of each numbered pixel."""
     owner = np.zeros(int(nearest.max()) + 1, np.int32)
-    owner[nearest[fibers > 0]] = fibers[fibers > 0]
-    return np.asarray(gap, np.float32), owner[nearest]
+    at = np.flatnonzero(fibers != 0)
+    owner[nearest.ravel()[at]] = fibers.ravel()[at]
+    return owner
 
 
 def _measure_distance(mask: Mask) -> FloatImage:

@@ -102,6 +102,38 @@ def separate_stains(
     return Stains(densities[0], densities[1], densities[2], patch.x_um, patch.y_um, working_mpp, vectors)
 
 
+def crop_stains(stains: Stains, box: tuple[slice, slice]) -> Stains:
+    """Stains of a part of a region.
+
+    Parameters
+    ----------
+    stains : Stains
+        Of the region.
+    box : tuple of slice
+        Rows and columns, whose starts are no less than 0.
+
+    Returns
+    -------
+    Stains
+        Views of the same densities.
+
+    Examples
+    --------
+    >>> image = np.zeros((4, 6), np.float32)
+    >>> part = crop_stains(Stains(image, image, image, 10.0, 20.0, 0.5), np.s_[1:4, 2:4])
+    >>> part.dab.shape, part.x_um, part.y_um
+    ((3, 2), 11.0, 20.5)
+    """
+    return replace(
+        stains,
+        haematoxylin=stains.haematoxylin[box],
+        dab=stains.dab[box],
+        residual=stains.residual[box],
+        x_um=stains.x_um + box[1].start * stains.mpp,
+        y_um=stains.y_um + box[0].start * stains.mpp,
+    )
+
+
 def sum_density(stains: Stains) -> FloatImage:
     """Sum the optical density over red, green and blue: the stains put together again.
 

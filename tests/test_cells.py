@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from histoquant.cells import find_cells, grow_labels, subtract_background
+from histoquant.cells import find_cells, find_cells_of_field, grow_labels, subtract_background
 from histoquant.protocol import CellSettings
 from histoquant.stains import Stains
 
@@ -144,3 +144,26 @@ def test_a_brown_body_has_room_for_a_nucleus(radius_um, cells):
     """The smallest lymphocytes are some 6 um wide; precipitate is smaller."""
     found = find_cells(stains_of(blank(), draw_disc(blank(), 60, 60, radius_um, 0.8)), SETTINGS)
     assert found.max() == cells
+
+
+def test_cells_of_a_field_are_those_of_the_whole_region_up_to_30_um_around() -> None:
+    haematoxylin = np.zeros((200, 200), np.float32)
+    for x in (20, 40, 99, 150):
+        haematoxylin = draw_disc(haematoxylin, 100, x, 3.0, 0.8)
+    inside = np.zeros(haematoxylin.shape, bool)
+    inside[95:105, 140:160] = True
+    stains = stains_of(haematoxylin, 0 * haematoxylin)
+    found, whole = find_cells_of_field(stains, inside, SETTINGS), find_cells(stains, SETTINGS)
+    assert found.shape == whole.shape and whole.max() == 4
+    assert found[100, 150] > 0 and found[100, 99] > 0
+    assert found[:, :70].max() == 0
+    assert np.array_equal(found[:, 95:] > 0, whole[:, 95:] > 0)
+
+
+def test_a_cell_that_the_box_cuts_is_left_out() -> None:
+    haematoxylin = draw_disc(draw_disc(np.zeros((200, 200)), 100, 80, 3.0, 0.8), 100, 150, 3.0, 0.8)
+    inside = np.zeros(haematoxylin.shape, bool)
+    inside[95:105, 140:160] = True
+    assert np.unique(
+        find_cells_of_field(stains_of(haematoxylin, 0 * haematoxylin), inside, SETTINGS)
+    ).tolist() == [0, 1]

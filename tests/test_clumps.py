@@ -8,16 +8,27 @@ from skimage.segmentation import watershed
 from histoquant.clumps import list_wholes, part_clumps
 
 
-@given(arrays(bool, (9, 11)), arrays(np.int8, (9, 11), elements=st.integers(0, 6)), st.integers(0, 99))
-def test_clumps_are_parted_as_the_whole_mask_would_be(
-    mask: np.ndarray, heights: np.ndarray, seed: int
-) -> None:
-    height = heights.astype(np.float32)
-    at = np.random.default_rng(seed).random(mask.shape) < 0.15
+@given(arrays(bool, (9, 11)), st.integers(0, 99))
+def test_clumps_are_parted_as_the_whole_mask_would_be(mask: np.ndarray, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height = rng.permutation(mask.size).reshape(mask.shape).astype(np.float32)
+    at = rng.random(mask.shape) < 0.15
     seeds = np.where(at, np.cumsum(at.ravel()).reshape(mask.shape), 0).astype(np.int32)
     parted = part_clumps(height, seeds, mask)
     assert parted.dtype == np.int32
     assert np.array_equal(parted, watershed(height, seeds, mask=mask))
+
+
+@pytest.mark.parametrize("low", [-12.0, -6.0, -2.0, 0.0])
+def test_what_lies_low_needs_no_flooding(low: float) -> None:
+    rows, columns = np.mgrid[:60, :90]
+    bowls = [np.hypot(rows - y, columns - x) - r for y, x, r in ((30, 20, 18), (28, 50, 15), (33, 70, 12))]
+    height = np.minimum.reduce(bowls).astype(np.float32)
+    seeds = np.zeros(height.shape, np.int32)
+    seeds[[30, 28, 33], [20, 50, 70]] = 1, 2, 3
+    parted = part_clumps(height, seeds, height < 2, low)
+    assert np.array_equal(parted, watershed(height, seeds, mask=height < 2))
+    assert len(np.unique(parted)) == 4
 
 
 def test_nothing_to_part_is_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -177,3 +178,21 @@ def test_the_unexpected_becomes_a_reason_with_its_place() -> None:
 
 def _raise(error: Exception) -> Any:
     raise error
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep memory")
+def test_freed_memory_stays_with_the_process() -> None:
+    script = """
+import numpy as np
+from histoquant.executors import keep_memory
+
+def held_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+keep_memory()
+before = held_mb()
+image = np.ones(100_000_000, np.uint8)
+del image
+assert held_mb() - before > 90, held_mb() - before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -54,7 +54,9 @@ def place(
         draw(nuclei, column, row, (along, across), 1)
     is_marked = np.isin(np.arange(1, len(cells) + 1), marked)
     lumens = find_lumens(fibers, labels, stains, SETTINGS)
-    found, fiber = place_cells(labels, nuclei > 0, is_marked, fibers, lumens, MPP, SETTINGS)
+    found, fiber = place_cells(
+        labels, nuclei > 0, is_marked, fibers, find_perimysium(fibers, MPP, SETTINGS), lumens, MPP, SETTINGS
+    )
     assert set(found) <= set(PLACES) and (fiber > 0).all()
     return found.tolist()
 
@@ -144,8 +146,10 @@ def test_without_fibers_cells_or_ground_nothing_is_said() -> None:
     labels = nothing.copy()
     labels[10:20, 10:20] = 3
     none = nothing > 0
-    found, fiber = place_cells(labels, labels > 0, np.array([False]), nothing, none, MPP, SETTINGS)
+    found, fiber = place_cells(labels, labels > 0, np.array([False]), nothing, none, none, MPP, SETTINGS)
     assert (found.tolist(), fiber.tolist()) == (["endomysial"], [0])
-    assert len(place_cells(nothing, none, np.array([], bool), make_fibers(), none, MPP, SETTINGS)[0]) == 0
+    assert (
+        len(place_cells(nothing, none, np.array([], bool), make_fibers(), none, none, MPP, SETTINGS)[0]) == 0
+    )
     assert lumens(stains, nothing) == 0
     assert lumens(stains, np.ones(SHAPE, np.int32)) == 0
