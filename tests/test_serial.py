@@ -18,8 +18,15 @@ from histoquant.geometry import Patch
 from histoquant.protocol import FieldSettings, TissueSettings
 from histoquant.serial.blocks import Block, Ground, group_sections
 from histoquant.serial.draw import match_fields
+from histoquant.serial.landmarks import fit_landmarks
 from histoquant.serial.match import Blocks
-from histoquant.serial.register import Registration, _judge, predict_error, register_views
+from histoquant.serial.register import (
+    Registration,
+    _judge,
+    predict_error,
+    refine_registration,
+    register_views,
+)
 from histoquant.serial.transform import (
     Transform,
     decode_transform,
@@ -123,6 +130,28 @@ def test_sections_are_registered(first: SerialSection, pose: PoseSettings) -> No
     mapped = map_points(found.transform, both[["x_um_x", "y_um_x"]].to_numpy())
     error = np.hypot(*(mapped - both[["x_um_y", "y_um_y"]].to_numpy()).T)
     assert np.median(error) < 20
+
+
+@pytest.mark.parametrize(("shift_um", "refined"), [(0.0, True), (70.0, False)])
+def test_blocks_refine_what_landmarks_give_unless_they_lead_away(
+    first: SerialSection, shift_um: float, refined: bool
+) -> None:
+    """Five landmarks with an error of 12 um, once all of them on the next fiber."""
+    other = render(2, PoseSettings(angle_deg=137.0, flip=True))
+    both = first.landmarks.merge(other.landmarks, on="fiber")
+    fixed, moving = both[["x_um_x", "y_um_x"]].to_numpy(), both[["x_um_y", "y_um_y"]].to_numpy()
+    x, y = fixed.T
+    corners = (x + y, x - y, y - x, -x - y, -np.hypot(x - x.mean(), y - y.mean()))
+    some = [int(np.argmax(one)) for one in corners]
+    noise = np.random.default_rng(0).normal(0, 12, (5, 2))
+    pairs = (fixed[some], moving[some] + noise + np.array([shift_um, 0.0]))
+    hand = fit_landmarks(*pairs)
+    found = refine_registration(see(first), see(other), hand, pairs)
+    assert found.landmarks == 5 and (found.blocks > 5) == refined
+    assert found.transform is not None and hand.transform is not None
+    away = (map_points(one.transform, fixed) - moving for one in (found, hand))
+    errors = [float(np.median(np.hypot(*one.T))) for one in away]
+    assert errors[0] < min(errors[1], 10.0) if refined else errors[0] == errors[1] > 40
 
 
 def test_sections_of_another_biopsy_are_not_registrable(first: SerialSection) -> None:

@@ -139,7 +139,11 @@ def tabulate_registrations(blocks: Sequence[Block], draws: Mapping[str, str]) ->
                     *("" if transform is None else "yes" if transform.flips else "no",),
                     float("nan") if transform is None else transform.angle_deg,
                     *(found.error_um, found.error_90_um, found.near, found.blocks),
-                    *(draws.get(section.id, ""), found.reason),
+                    *(draws.get(section.id, ""), found.reason or _tell_hand(found.landmarks)),
                 )
             )
     return pd.DataFrame(rows, columns=list(REGISTRATION_COLUMNS))
+
+
+def _tell_hand(landmarks: int) -> str:
+    return f"from {landmarks} landmarks set by hand" if landmarks else ""

@@ -18,17 +18,20 @@ from histoquant.errors import HistoquantError, RegistrationError
 from histoquant.geometry import Patch
 from histoquant.prepare import find_ground
 from histoquant.protocol import Protocol
+from histoquant.publish import read_run
 from histoquant.qc.avoid import avoid_artefacts
 from histoquant.results import open_run, read_json, write_json
-from histoquant.serial.register import Registration, register_views
+from histoquant.serial.landmarks import Landmarks, encode_landmarks, fit_landmarks, read_landmarks
+from histoquant.serial.register import Registration, refine_registration, register_views
 from histoquant.serial.transform import decode_transform, encode_transform, make_affine
 from histoquant.serial.views import VIEW_MPP, View, make_view
 from histoquant.slide import open_slide, require_mpp
-from histoquant.study import Section, Study, fingerprint_file
+from histoquant.study import Section, Study, fingerprint_file, read_study
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 STORE = "registrations.json"
-_STORED = ("reason", "error_um", "error_90_um", "near", "share", "blocks")
+_STORED = ("reason", "error_um", "error_90_um", "near", "share", "blocks", "landmarks")
 Progress = Callable[[int, int], None]
 
 
@@ -146,14 +149,16 @@ def register_study(
     blocks, kept = [], {}
     with open_run(folder.parent):
         folder.mkdir(exist_ok=True)
-        stored = read_json(folder / STORE)
+        stored, marked = read_json(folder / STORE), read_landmarks(folder)
         for (patient, name), sections in groups.items():
+            by_hand = marked.get(f"{patient} {name}")
             key = [__version__, protocol.tissue.model_dump(mode="json"), *_fingerprint(sections)]
+            key += [encode_landmarks(by_hand)] if by_hand else []
             old = stored.get(f"{patient} {name}") if isinstance(stored, dict) else None
             if isinstance(old, dict) and old.get("key") == key:
                 block = _restore(patient, name, sections, old)
             else:
-                block = register_block(patient, name, sections, protocol)
+                block = register_block(patient, name, sections, protocol, by_hand)
             kept[block.title] = {"key": key, **_describe(block)}
             blocks.append(block)
             write_json(folder / STORE, kept)
@@ -162,8 +167,48 @@ def register_study(
     return tuple(blocks), left_out
 
 
-def register_block(patient: str, name: str, sections: Sequence[Section], protocol: Protocol) -> Block:
-    """Register the sections of a block to the one with most tissue.
+def read_blocks(run: Path) -> tuple[Block, ...]:
+    """Read the blocks of a run as `histoquant serial` registered them.
+
+    Parameters
+    ----------
+    run : Path
+        Its folder.
+
+    Returns
+    -------
+    tuple of Block
+
+    Raises
+    ------
+    RegistrationError
+        No block of the study is registered in the folder.
+    ResultsError
+        It is no finished run's.
+    StudyError
+        The study table is gone.
+    """
+    about, protocol = read_run(run)
+    study = read_study(Path(about["study"]["path"]), protocol.markers)
+    stored = read_json(run / "serial" / STORE)
+    blocks = []
+    for (patient, name), sections in group_sections(study)[0].items():
+        old = stored.get(f"{patient} {name}") if isinstance(stored, dict) else None
+        if isinstance(old, dict) and {section.id for section in sections} <= set(old["sections"]):
+            blocks.append(_restore(patient, name, sections, old))
+    if not blocks:
+        raise RegistrationError("holds no registered block", run, "run `histoquant serial` with this --out")
+    return tuple(blocks)
+
+
+def register_block(
+    patient: str,
+    name: str,
+    sections: Sequence[Section],
+    protocol: Protocol,
+    by_hand: Landmarks | None = None,
+) -> Block:
+    """Register the sections of a block to the one with most tissue, or to the one that landmarks name.
 
     Raises
     ------
@@ -182,11 +227,18 @@ def register_block(patient: str, name: str, sections: Sequence[Section], protoco
         raise RegistrationError(f"no section can be read ({first})", f"block {patient} {name}", "mend them")
     area = {key: float(view.tissue.sum()) * view.mpp**2 for key, view in views.items()}
     reference = max(area, key=lambda key: area[key])
+    pairs: dict[str, tuple[Floats, Floats]] = {}
+    if by_hand is not None and by_hand.reference in views:
+        reference, pairs = by_hand.reference, by_hand.pairs
     for key, view in views.items():
-        exact = Registration(
-            make_affine([[1, 0, 0], [0, 1, 0]]), error_um=0.0, error_90_um=0.0, near=1.0, share=1.0
-        )
-        registrations[key] = exact if key == reference else register_views(views[reference], view)
+        if key == reference:
+            exact = make_affine([[1, 0, 0], [0, 1, 0]])
+            registrations[key] = Registration(exact, error_um=0.0, error_90_um=0.0, near=1.0, share=1.0)
+        elif key in pairs:
+            hand = fit_landmarks(*pairs[key])
+            registrations[key] = refine_registration(views[reference], view, hand, pairs[key])
+        else:
+            registrations[key] = register_views(views[reference], view)
     return Block(patient, name, tuple(sections), reference, registrations)
 
 
@@ -274,7 +326,8 @@ def _restore(patient: str, name: str, sections: tuple[Section, ...], old: Mappin
     registrations = {}
     for key, values in old["sections"].items():
         transform = None if values["transform"] is None else decode_transform(values["transform"])
-        plain: dict[str, Any] = {name: np.nan if values[name] is None else values[name] for name in _STORED}
+        known = [name for name in _STORED if name in values]
+        plain: dict[str, Any] = {name: np.nan if values[name] is None else values[name] for name in known}
         points = np.array(values["points_um"], float).reshape(-1, 2)
         errors = np.array([np.inf if e is None else e for e in values["errors_um"]], float)
         registrations[key] = Registration(transform, points=points, errors_um=errors, **plain)

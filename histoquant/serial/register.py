@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from histoquant.serial.match import Blocks, agree_locally, fit_affine, match_blocks
 from histoquant.serial.search import Start, choose_mpp, find_starts
-from histoquant.serial.transform import Transform, make_affine
+from histoquant.serial.transform import Transform, make_affine, map_points
 from histoquant.serial.views import VIEW_MPP, View, shrink_view
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +50,8 @@ class Registration:
         Where they lie on the fixed section, and how far each was off.
     share : float
         Those within `TOLERANCE_UM` by all blocks of tissue, found or not.
+    landmarks : int
+        Pairs marked by hand from which the map was found; 0: by the program alone.
     """
 
     transform: Transform | None
@@ -61,6 +63,7 @@ class Registration:
     points: Floats = field(default_factory=lambda: np.empty((0, 2)))
     errors_um: Floats = field(default_factory=lambda: np.empty(0))
     share: float = 0.0
+    landmarks: int = 0
 
 
 def register_views(fixed: View, moving: View, bend: bool = True) -> Registration:
@@ -89,6 +92,35 @@ def register_views(fixed: View, moving: View, bend: bool = True) -> Registration
         return Registration(None, "no pose was found in which the sections look alike")
     blocks = _match(fixed, moving, affine, 100.0)
     return _judge(blocks, affine, bend)
+
+
+def refine_registration(
+    fixed: View, moving: View, by_hand: Registration, landmarks: tuple[Floats, Floats]
+) -> Registration:
+    """Match blocks from a map found by landmarks; the map by hand stays if they lead away from those.
+
+    Parameters
+    ----------
+    fixed, moving : View
+        The sections.
+    by_hand : Registration
+        From landmarks.
+    landmarks : tuple of ndarray of float, shape (n, 2)
+        On the fixed and on the moving section, um.
+
+    Returns
+    -------
+    Registration
+        Refined if it is registrable and no further from the landmarks than they are from each other.
+    """
+    assert by_hand.transform is not None
+    found = _judge(_match(fixed, moving, by_hand.transform, 100.0), by_hand.transform, bend=True)
+    if found.transform is None:
+        return by_hand
+    away = float(np.median(np.hypot(*(map_points(found.transform, landmarks[0]) - landmarks[1]).T)))
+    if away > max(by_hand.error_um, TOLERANCE_UM):
+        return by_hand
+    return replace(found, landmarks=by_hand.landmarks)
 
 
 def predict_error(registration: Registration, points: Floats, neighbours: int = 6) -> Floats:

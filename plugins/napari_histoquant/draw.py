@@ -20,6 +20,7 @@ from histoquant.prepare import Survey
 from histoquant.protocol import FieldSettings, Protocol
 from napari_histoquant.annotate import read_screen, show_feasible, survey
 from napari_histoquant.background import start
+from napari_histoquant.choosing import offer_choices
 from napari_histoquant.drawing import (
     Drawn,
     Request,
@@ -103,7 +104,7 @@ class DrawWidget(Container):
     def _read_protocol(self) -> None:
         path = self.protocol.value
         settings = choose_protocol(None if path in (None, Path()) else path)
-        self.marker.choices = sorted(settings.markers)
+        offer_choices(self.marker, sorted(settings.markers))
         self.count.value, self.shape.value = settings.fields.count, settings.fields.shape
         self.width_um.value = settings.fields.width_um
 

@@ -10,6 +10,7 @@ from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox, PushBu
 from napari.layers import Layer
 
 from histoquant.errors import HistoquantError
+from napari_histoquant.choosing import offer_choices
 from napari_histoquant.layers import KEY
 from napari_histoquant.messages import guard
 from napari_histoquant.reader import read_layers
@@ -54,7 +55,7 @@ class OpenWidget(Container):
 
     def _list_sections(self) -> None:
         run = self.run.value
-        self.section.choices = list(list_measured(run)) if run and is_run(run) else []
+        offer_choices(self.section, list_measured(run) if run and is_run(run) else [])
 
     def _open_section(self) -> None:
         measured = list_measured(_require(self.run.value, "run"))

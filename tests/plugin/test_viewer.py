@@ -49,6 +49,16 @@ def test_the_widget_opens_what_is_chosen(
     widget.open_section.native.click()
     assert len(viewer.layers) == 6
     assert len(messages) == 2
+    assert widget.section.choices == ("P01-CD19",), "layers have come: the choice stays"
+
+
+def test_a_marker_of_the_protocol_stays_a_choice(viewer: Any, study: Path, tmp_path: Path) -> None:
+    _, draw = viewer.window.add_plugin_dock_widget("histoquant", "Draw fields")
+    (tmp_path / "P.toml").write_text('[markers.Ki67]\ncompartment = "nucleus"\n', encoding="utf-8")
+    draw.protocol.value = tmp_path / "P.toml"
+    draw.marker.value = "Ki67"
+    add_layers(viewer, study / "slides" / "P01-CD19.svs")
+    assert draw.marker.value == "Ki67"
 
 
 def test_fields_are_drawn_by_clicks(viewer: Any, study: Path, tmp_path: Path, messages: list[str]) -> None:
