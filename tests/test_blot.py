@@ -10,8 +10,9 @@ from conftest import invoke
 
 from histoquant.blot.analyse import analyse_blots, compare_samples, normalise_bands, write_blots
 from histoquant.blot.measure import BlotSettings, Lane, find_lanes, measure_bands, measure_density
-from histoquant.blot.read import read_blot, read_lanes
-from histoquant.blot.render import BlotRendering, render_blot
+from histoquant.blot.read import read_blot, read_lanes, read_wedge
+from histoquant.blot.render import BlotRendering, render_blot, render_wedge
+from histoquant.blot.wedge import Wedge, apply_wedge, fit_wedge
 from histoquant.errors import HistoquantError, ResultsError, SlideError, StudyError
 from histoquant.results import open_run
 
@@ -94,6 +95,75 @@ def test_a_peak_beyond_the_linear_part_of_the_film_is_told():
     bands = measure(render([0.3, 0.9, 0.4]), linear_od=0.7)[1]
     assert [band["nonlinear"] for band in bands] == [False, True, False]
     assert "film is not linear" in bands[1]["reason"]
+
+
+STEPS_OD = [0.05 + 0.15 * step for step in range(21)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_wedge_makes_film_linear(seed):
+    """Without it the same bands lack more than a twentieth."""
+    faults = {"film_od": 1.2, "noise": 0.02}
+    blot = render([0.3, 1.05, 0.5, 1.0, 0.4], seed, **faults)
+    wedge = fit_wedge(render_wedge(np.random.default_rng(9), STEPS_OD, BlotRendering(**faults)), STEPS_OD)
+    lanes = find_lanes(measure_density(blot.image, wedge=wedge), 5)
+    bands = measure_bands(blot.image, lanes, BlotSettings(linear_od=0.5), wedge)
+    assert [band["volume"] for band in bands] == pytest.approx(list(blot.volumes), rel=0.05)
+    assert not any(band["saturated"] or band["nonlinear"] for band in bands)
+    plain = measure_bands(blot.image, lanes, BlotSettings())
+    assert plain[1]["volume"] < 0.95 * blot.volumes[1]
+
+
+def test_a_wedge_undoes_a_scanners_gamma():
+    def scan(image):
+        return np.rint(65_535 * (np.asarray(image) / 65_535) ** (1 / 2.2)).astype(np.uint16)
+
+    blot, settings = render(), BlotRendering()
+    wedge = fit_wedge(scan(render_wedge(np.random.default_rng(9), STEPS_OD, settings)), STEPS_OD)
+    image = scan(blot.image)
+    lanes = find_lanes(measure_density(image, wedge=wedge))
+    bands = measure_bands(image, lanes, BlotSettings(), wedge)
+    assert [band["volume"] for band in bands] == pytest.approx(list(blot.volumes), rel=0.05)
+    assert measure_bands(image, lanes, BlotSettings())[1]["volume"] < 0.6 * blot.volumes[1]
+
+
+def test_what_is_darker_than_the_wedge_is_saturated():
+    od = [0.05, 0.35, 0.65, 0.95]
+    blot = render([0.3, 1.4, 0.5])
+    wedge = fit_wedge(render_wedge(np.random.default_rng(9), od, BlotRendering()), od)
+    lanes = find_lanes(measure_density(blot.image, wedge=wedge))
+    bands = measure_bands(blot.image, lanes, BlotSettings(), wedge)
+    assert [band["saturated"] for band in bands] == [False, True, False]
+    assert bands[1]["volume"] < blot.volumes[1]
+    assert [bands[i]["volume"] for i in (0, 2)] == pytest.approx([blot.volumes[i] for i in (0, 2)], rel=0.05)
+
+
+def test_a_curve_goes_through_its_steps_and_only_rises():
+    wedge = fit_wedge([1000, 400, 450, 100, 30], [0, 0.4, 0.5, 1.0, 1.6])
+    assert (np.diff(wedge.darkness) > 0).all()
+    density = apply_wedge(np.arange(1, 1200, dtype=np.uint16)[None], wedge)[0]
+    assert (np.diff(density) <= 0).all()
+    assert density[[999, 99, 29, 4]] == pytest.approx([0.0, 1.0, 1.6, 1.6], abs=1e-6)
+    assert density[1199 - 1] < 0, "paler than clear: on the line of the first two steps"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("100,0\n50,1", "has 2 different steps"),
+        ("100,0\n100,0\n100,0\n100,0", "has 1 different steps"),
+        ("10,0\n50,0.5\n90,1\n100,2", "do not fall with density"),
+        ("1000,0\n100,1\n10,2\n9.9,3\n9.8,4", "tells only 3 steps apart"),
+        ("0,0\n50,1", "row 2: has 0 as value"),
+        ("x,0\n50,1", "row 2: has 'x' as value"),
+        ("9,\n50,1", "row 2: has '' as od"),
+    ],
+)
+def test_a_wrong_wedge_is_named(tmp_path, rows, message):
+    path = tmp_path / "wedge.csv"
+    path.write_text(f"value,od\n{rows}\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=message):
+        read_wedge(path)
 
 
 def test_a_lane_without_a_band_keeps_its_place():
@@ -224,6 +294,28 @@ def test_from_images_to_the_page(strips):
     again = invoke("blot", *images, "--lanes", out / "lanes.csv", "--out", strips / "again")
     assert again.returncode == 0, again.stderr
     pd.testing.assert_frame_equal(pd.read_csv(strips / "again" / "bands.csv"), bands)
+
+
+def test_the_wedge_of_the_help_is_taken(strips):
+    lines = [line.strip() for line in invoke("blot", "--help").stdout.splitlines()]
+    at = lines.index("value,od")
+    (strips / "wedge.csv").write_text("\n".join(lines[at : at + 6]), encoding="utf-8")
+    words = ("blot", strips / "BAFF.tif", strips / "actin.tif", "--lanes", strips / "lanes.csv")
+    done = invoke(*words, "--out", strips / "out", "--wedge", strips / "wedge.csv")
+    assert done.returncode == 0, done.stderr
+    assert "5 steps of a wedge, 0.05 to 1.26 OD" in (strips / "out" / "blot.html").read_text(encoding="utf-8")
+    both = invoke(*words, "--out", strips / "out", "--wedge", strips / "wedge.csv", "--bright")
+    assert both.returncode == 2 and "is for dark bands" in both.stderr
+
+
+def test_a_wedge_of_other_bits_or_without_clear_film_is_told(strips):
+    image = strips / "BAFF.tif"
+    dark = Wedge(np.array([-4.0, -3.8, -3.5, -3.2]), np.array([0.8, 1.0, 1.3, 1.6]))
+    notes = analyse_blots([image], None, "actin", "control", BlotSettings(), wedge=dark).notes
+    assert any("paler than the palest step" in note for note in notes)
+    cv2.imwrite(str(strips / "8.png"), (read_blot(image) // 256).astype(np.uint8))
+    with pytest.raises(StudyError, match="beyond those of 8"):
+        analyse_blots([strips / "8.png"], None, "actin", "control", BlotSettings(), wedge=dark)
 
 
 def test_too_few_lanes_found_ask_for_places(strips):

@@ -15,6 +15,7 @@ import pandas as pd
 
 from histoquant.blot.measure import BlotSettings, Lane, find_lanes, measure_bands, measure_density
 from histoquant.blot.read import Loaded, read_blot, read_lanes
+from histoquant.blot.wedge import Wedge
 from histoquant.errors import StudyError
 from histoquant.pictures import encode_jpeg
 from histoquant.protocol import StatisticsSettings
@@ -61,6 +62,7 @@ def analyse_blots(
     control: str,
     settings: BlotSettings,
     seed: int = 0,
+    wedge: Wedge | None = None,
 ) -> Blots:
     """Measure the bands of some strips; with a table of lanes, normalise and compare.
 
@@ -78,6 +80,8 @@ def analyse_blots(
         How a blot is read.
     seed : int, optional
         Of permutations.
+    wedge : Wedge, optional
+        What density each pixel value stands for.
 
     Raises
     ------
@@ -95,7 +99,13 @@ def analyse_blots(
     notes: list[str] = []
     for path in images:
         pixels = read_blot(path)
-        bands, remarks = _measure_image(path.name, pixels, table.get(path.name), settings)
+        if wedge is not None and wedge.palest > np.iinfo(pixels.dtype).max:
+            raise StudyError(
+                f"has values up to {wedge.palest:.0f}, beyond those of {path.name}",
+                "step wedge",
+                "scan both with the same number of bits",
+            )
+        bands, remarks = _measure_image(path.name, pixels, table.get(path.name), settings, wedge)
         if lanes and path.name not in table:
             remarks = [*remarks, f"{path.name} is not in the table of lanes: measured, not compared."]
         overlays[path.name] = draw_bands(pixels, bands)
@@ -108,10 +118,14 @@ def analyse_blots(
 
 
 def _measure_image(
-    name: str, pixels: npt.NDArray[Any], listed: Sequence[Loaded] | None, settings: BlotSettings
+    name: str,
+    pixels: npt.NDArray[Any],
+    listed: Sequence[Loaded] | None,
+    settings: BlotSettings,
+    wedge: Wedge | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of the bands; where the lanes found are not those listed, the listed ones without a volume."""
-    found = find_lanes(measure_density(pixels, settings.bright), len(listed) if listed else None)
+    found = find_lanes(measure_density(pixels, settings.bright, wedge), len(listed) if listed else None)
     if listed is None:
         known = [Loaded(at, "", "", "", lane) for at, lane in enumerate(found, start=1)]
     elif all(one.place for one in listed):
@@ -121,7 +135,7 @@ def _measure_image(
     else:
         known = list(listed)
     placed = [(one, _clip(one.place, pixels.shape)) for one in known]
-    measured = iter(measure_bands(pixels, [place for _, place in placed if place], settings))
+    measured = iter(measure_bands(pixels, [place for _, place in placed if place], settings, wedge))
     blank = {"reason": "not found: give its left_px and right_px", "saturated": False, "nonlinear": False}
     rows = [
         {"image": name, "protein": one.protein, "lane": one.lane, "sample": one.sample, "group": one.group}
@@ -137,6 +151,10 @@ def _measure_image(
     flagged = [str(row["lane"]) for row in rows if row["saturated"]]
     if flagged:
         notes.append(f"{name}: saturated, a lower bound only: lane {', '.join(flagged)}.")
+    if wedge is not None and np.median(pixels) > 1.05 * wedge.palest:
+        notes.append(
+            f"{name}: most of it is paler than the palest step; add a step of clear film to the wedge."
+        )
     return rows, notes
 
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.signal import find_peaks, peak_widths
 from skimage.restoration import ellipsoid_kernel, rolling_ball
 
+from histoquant.blot.wedge import Wedge, apply_wedge
 from histoquant.protocol import Settings
 
 FloatImage = npt.NDArray[np.float32]
@@ -69,7 +70,7 @@ class Lane(NamedTuple):
     bottom: int = -1
 
 
-def measure_density(image: Gray, bright: bool = False) -> FloatImage:
+def measure_density(image: Gray, bright: bool = False, wedge: Wedge | None = None) -> FloatImage:
     """Turn pixels into what is proportional to the amount of protein.
 
     Parameters
@@ -78,18 +79,22 @@ def measure_density(image: Gray, bright: bool = False) -> FloatImage:
         A scan that is linear in light.
     bright : bool, optional
         Bands are bright.
+    wedge : Wedge, optional
+        What density each value stands for.
 
     Returns
     -------
     ndarray of float32, same shape
-        Optical density log10(white / value), white being the 99.5th percentile; of bright bands the share
-        of the full scale.
+        Optical density: by the wedge, or log10(white / value), white being the 99.5th percentile; of bright
+        bands the share of the full scale.
 
     Examples
     --------
     >>> measure_density(np.array([[200, 20]], np.uint8)).round(2)
     array([[0., 1.]], dtype=float32)
     """
+    if wedge is not None:
+        return apply_wedge(image, wedge)
     if bright:
         return np.asarray(image / np.float32(np.iinfo(image.dtype).max), np.float32)
     white = max(float(np.percentile(image, 99.5, method="lower" if image.size > 200 else "higher")), 1.0)
@@ -166,7 +171,9 @@ def _cut_lanes(centers: Floats, columns: int) -> list[Lane]:
     return [Lane(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def measure_bands(image: Gray, lanes: Sequence[Lane], settings: BlotSettings) -> list[dict[str, Any]]:
+def measure_bands(
+    image: Gray, lanes: Sequence[Lane], settings: BlotSettings, wedge: Wedge | None = None
+) -> list[dict[str, Any]]:
     """Measure the strongest band of every lane, or the one between the rows given.
 
     Parameters
@@ -177,6 +184,8 @@ def measure_bands(image: Gray, lanes: Sequence[Lane], settings: BlotSettings) ->
         Where to look.
     settings : BlotSettings
         Background, and what is flagged.
+    wedge : Wedge, optional
+        What density each value stands for; what is darker than its steps is taken as clipped.
 
     Returns
     -------
@@ -185,12 +194,15 @@ def measure_bands(image: Gray, lanes: Sequence[Lane], settings: BlotSettings) ->
         of full scale x px), peak and background (same unit, without px); saturated (a volume that is a lower
         bound), nonlinear (film), reason.
     """
-    density = measure_density(image, settings.bright)
+    density = measure_density(image, settings.bright, wedge)
     ground = None
     if settings.background == "rolling":
         ground = _roll_ball(density, lanes, settings)
     limit = _find_clipping(image, settings.bright)
     clipped = (image >= limit) if settings.bright else (image <= limit)
+    if wedge is not None:
+        clipped |= image < wedge.darkest
+        settings = settings.model_copy(update={"linear_od": np.inf})  # the curve has made it linear
     # Of a given band nothing is looked for.
     rows = [
         _Rows(lane.top, lane.bottom) if lane.top >= 0 else _find_band(density[:, lane.left : lane.right])

@@ -9,6 +9,7 @@ import pandas as pd
 
 from histoquant.blot.analyse import Blots
 from histoquant.blot.measure import BlotSettings
+from histoquant.blot.wedge import Wedge
 from histoquant.report.article import Image, Part, build_article
 from histoquant.report.build import encode_data
 from histoquant.report.formats import format_count, format_interval, format_number, format_p, format_text
@@ -17,7 +18,9 @@ from histoquant.report.table import Column, Table, make_table
 _LEGEND = (("measured", "rgb(60,140,60)"), ("saturated, or no band", "rgb(200,40,40)"))
 
 
-def build_page(blots: Blots, settings: BlotSettings, loading: str, control: str) -> str:
+def build_page(
+    blots: Blots, settings: BlotSettings, loading: str, control: str, wedge: Wedge | None = None
+) -> str:
     """Write the page: results, strips with their bands, every band, how it was measured."""
     facts = {
         "images": format_count(len(blots.overlays)),
@@ -33,28 +36,38 @@ def build_page(blots: Blots, settings: BlotSettings, loading: str, control: str)
         Part("Results", texts=blots.notes, tables=[table for table in results if table.rows]),
         Part("Strips", pictures=pictures),
         Part("Bands", tables=[_print_bands(blots.bands)]),
-        Part("How it was measured", points=_tell_method(settings, loading, control)),
+        Part("How it was measured", points=_tell_method(settings, loading, control, wedge)),
     ]
     return build_article("histoquant: blots", "Band volumes, normalised and compared", facts, parts)
 
 
-def _tell_method(settings: BlotSettings, loading: str, control: str) -> list[str]:
+def _tell_signal(settings: BlotSettings, wedge: Wedge | None) -> str:
+    if wedge is not None:
+        return (
+            f"optical density by {len(wedge.od)} steps of a wedge, "
+            f"{wedge.od[0]:.2f} to {wedge.od[-1]:.2f} OD; "
+            f"darker pixels count as saturated ({wedge.left_out} darker steps could hardly be told apart)"
+        )
     unit = (
         "the share of full scale, bands bright"
         if settings.bright
         else "optical density, log10(white / value), white being the image's 99.5th percentile"
     )
+    return f"{unit}; the scan must be linear in light"
+
+
+def _tell_method(settings: BlotSettings, loading: str, control: str, wedge: Wedge | None) -> list[str]:
     ground = (
         "a straight line from the mean of 15 rows above the band to that of 15 rows below it"
         if settings.background == "linear"
         else "a rolling ball over the whole image"
     )
     return [
-        f"Signal: {unit}; the scan must be linear in light.",
+        f"Signal: {_tell_signal(settings, wedge)}.",
         f"Background: {ground}. Volume: the sum over the box of what lies above it.",
         "Saturated: over 1 % of the band's core is clipped, or its top is flat (width at 90 % of the height "
         "over 0.46 of that at 50 %). Its volume is a lower bound; it enters no sample.",
-        f"A peak above {settings.linear_od:g} OD on film is told, and kept.",
+        *([] if wedge or settings.bright else [f"A peak above {settings.linear_od:g} OD is told, and kept."]),
         f"Normalised: volume / volume of {loading} in the same lane; a sample is the mean of its lanes.",
         f"Fold: normalised / mean of the samples of the group {control}.",
         "Groups: Mann-Whitney; n counts samples.",

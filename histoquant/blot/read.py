@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from histoquant.blot.measure import Lane
+from histoquant.blot.wedge import Wedge, fit_wedge
 from histoquant.errors import SlideError, StudyError
 from histoquant.sheets import read_rows
 
 COLUMNS = ("image", "protein", "lane", "sample", "group")
+STEPS = ("value", "od")
 PLACES = ("left_px", "right_px", "top_px", "bottom_px")
 
 
@@ -69,6 +71,36 @@ def read_lanes(path: Path) -> dict[str, list[Loaded]]:
         place = _read_place(places, where)
         lanes.append(Loaded(lane, cells["protein"], cells["sample"], cells["group"], place))
     return {image: sorted(lanes) for image, lanes in found.items()}
+
+
+def read_wedge(path: Path) -> Wedge:
+    """Read the pixel value and density of the steps of a wedge, and fit its curve.
+
+    Raises
+    ------
+    StudyError
+        A column is missing, a number is none, or the steps make no curve.
+    """
+    steps = []
+    for line, cells in read_rows(path, "step wedge", STEPS, ())[2]:
+        where = f"{path}, row {line}"
+        value, od = (_read_measure(cells[name], name, where) for name in STEPS)
+        if not 0 < value <= 65_535:
+            raise StudyError(
+                f"has {value:g} as value", where, "give the mean pixel value of the step, above 0"
+            )
+        steps.append((value, od))
+    return fit_wedge([value for value, _ in steps], [od for _, od in steps], path)
+
+
+def _read_measure(text: str, column: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise StudyError(f"has {text!r} as {column}", where, "give a number")
+    return number
 
 
 def _read_place(places: list[str], where: str) -> Lane | None:

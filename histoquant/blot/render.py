@@ -77,11 +77,39 @@ def render_blot(rng: np.random.Generator, peaks_od: Sequence[float], settings: B
         bands[i] = peak * flank * np.exp(-0.5 * ((y - middle) / tall) ** 2)
     pure = bands.sum(axis=0)
     ground = 0.15 + settings.gradient_od * (x / columns + y / rows)
-    limit = settings.film_od
-    film = limit * (1 - np.exp(-(((pure + ground) / limit) ** 4))) ** 0.25 if limit < 10 else pure + ground
-    light = 10**-film * (1 + settings.noise * ndimage.gaussian_filter(rng.normal(0, 2.0, film.shape), 0.7))
-    image = np.clip(np.rint(60_000 * light), round(60_000 * 10**-settings.scan_od), 65_535).astype(np.uint16)
+    film, image = _expose(rng, pure + ground, settings)
     seen = np.minimum(film, settings.scan_od) - ground
     volumes = bands.sum(axis=(1, 2))
     kept = np.array([(seen * band / np.maximum(pure, 1e-12)).sum() for band in bands])
     return Rendered(image, volumes, centers, 1 - kept / np.maximum(volumes, 1e-12))
+
+
+def render_wedge(rng: np.random.Generator, od: Sequence[float], settings: BlotRendering) -> Floats:
+    """Render a step wedge on the same film with the same scanner.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Noise.
+    od : sequence of float
+        Density of every step, before film and scanner.
+    settings : BlotRendering
+        Film, scanner and noise.
+
+    Returns
+    -------
+    ndarray of float64, shape (steps,)
+        Mean pixel value of every step, of 40 x 40 px.
+    """
+    return np.array([_expose(rng, np.full((40, 40), step), settings)[1].mean() for step in od])
+
+
+def _expose(
+    rng: np.random.Generator, od: Floats, settings: BlotRendering
+) -> tuple[Floats, npt.NDArray[np.uint16]]:
+    """Density on the film, and the pixels of its scan."""
+    limit = settings.film_od
+    film = limit * (1 - np.exp(-((od / limit) ** 4))) ** 0.25 if limit < 10 else od
+    light = 10**-film * (1 + settings.noise * ndimage.gaussian_filter(rng.normal(0, 2.0, film.shape), 0.7))
+    pixels = np.clip(np.rint(60_000 * light), round(60_000 * 10**-settings.scan_od), 65_535)
+    return film, pixels.astype(np.uint16)

@@ -13,6 +13,7 @@ def blot(
     *images: Path,
     out: Path,
     lanes: Path | None = None,
+    wedge: Path | None = None,
     loading: str = "actin",
     control: str = "control",
     background: Literal["linear", "rolling"] = "linear",
@@ -41,6 +42,16 @@ def blot(
     give it as --lanes. Volumes are in OD x px, of bright bands in share of full scale x px. Several lanes of
     one sample are averaged.
 
+    WEDGE, a row per step of a step tablet, or of a series of known amounts on the same film, scanned with
+    the same settings; value is the step's mean pixel value, od its density:
+
+        value,od
+        61200,0.05
+        30100,0.36
+        16900,0.66
+        10900,0.96
+        8100,1.26
+
     Parameters
     ----------
     images
@@ -49,6 +60,8 @@ def blot(
         Folder for the results.
     lanes
         CSV as above (comma, semicolon or tab; UTF-8 or GB18030).
+    wedge
+        CSV as above: densities come from its curve, and film and scanner need not be linear.
     loading
         Protein of the loading control.
     control
@@ -67,6 +80,7 @@ def blot(
     from histoquant.blot.analyse import analyse_blots, write_blots
     from histoquant.blot.measure import BlotSettings
     from histoquant.blot.page import build_page
+    from histoquant.blot.read import read_wedge
     from histoquant.errors import HistoquantError
 
     if not images:
@@ -74,11 +88,14 @@ def blot(
     for name, value, least in (("--ball-px", ball_px, 0.0), ("--linear-od", linear_od, 0.01)):
         if not least <= value <= 10_000:
             raise HistoquantError(f"{value:g} is out of range", name, f"give {least:g} or more")
+    if wedge is not None and bright:
+        raise HistoquantError("is for dark bands", "--wedge", "leave out --wedge or --bright")
+    steps = None if wedge is None else read_wedge(wedge)
     settings = BlotSettings(
         bright=bright, background=background, ball_px=ball_px, linear_od=min(linear_od, 5)
     )
-    found = analyse_blots(images, lanes, loading, control, settings, seed)
-    page = write_blots(out, found, build_page(found, settings, loading, control))
+    found = analyse_blots(images, lanes, loading, control, settings, seed, steps)
+    page = write_blots(out, found, build_page(found, settings, loading, control, steps))
     for note in found.notes:
         complain(note)
     print(page)
