@@ -102,7 +102,7 @@ def compare_readers(
     Written to `readers/<first> against <second>/` of the run's folder, or for the program (differences are
     program − reviewer) to `validation/reviewer <first>/`, which the run's report shows: fields.csv and
     sections.csv (`true_` before the second's), cells.csv, agreement.csv, validation.html. Blinded readers
-    have `blinded ` before their names there, and the run's report shows them in either case.
+    have the word `blinded` before their names there, and the run's report shows them in either case.
 
     Parameters
     ----------
