@@ -45,6 +45,8 @@ count = 2
 cross_check = 0.0
 [qc]
 check = false
+[qc.artefacts]
+avoid = false
 """
 folder = Path(mkdtemp())
 plan = StudyPlan(
@@ -53,7 +55,7 @@ plan = StudyPlan(
         "BAFF-R": MarkerPlan(mean=(0.27, 0.42), sd=(0.14, 0.23)),
         "CD19": MarkerPlan(mean=(0.18, 0.36), sd=(0.08, 0.21)),
     },
-    render=RenderSettings(size_um=(800, 800), layout=LayoutSettings(rim_um=60)),
+    render=RenderSettings(size_um=(660, 660), layout=LayoutSettings(rim_um=60)),
 )
 write_study(folder, plan, seed=3)
 (folder / "PROTOCOL.toml").write_text(PROTOCOL)

@@ -39,10 +39,9 @@ from histoquant.synthetic import (
 
 set_matplotlib_formats("jpeg")  # small files
 plt.rcParams["figure.dpi"] = 70
-# Small fields and no second opinion, so that the notebook is quick.
-protocol = validate_protocol(
-    {"fields": {"width_um": 300, "margin_um": 80}, "qc": {"check": False}, "fibers": {"cross_check": 0}}
-)
+# Small fields, no second opinion and no search for artefacts, so that the notebook is quick.
+quick = {"qc": {"check": False, "artefacts": {"avoid": False}}, "fibers": {"cross_check": 0}}
+protocol = validate_protocol({"fields": {"width_um": 300, "margin_um": 80}, **quick})
 marker = protocol.markers["CD19"]
 folder = Path(mkdtemp())
 
