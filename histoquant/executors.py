@@ -26,8 +26,8 @@ TIMEOUT_S = 1800.0
 _ATTEMPTS = 3
 _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-_KEEP_BYTES = 1 << 30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEEP_BYTES, _LARGE_BYTES = 1 << 30, 1 << 25
 # Spawned, since forking a process that draws a progress bar from a thread can hang.
 _SPAWN = get_context("spawn")
 
@@ -181,15 +181,16 @@ def calm_threads() -> None:
 
 
 def keep_memory() -> None:
-    """Let memory that is freed stay with the process, where the C library is glibc.
+    """Let freed images of up to 32 MB stay with the process, where the C library is glibc.
 
     Pages that were given back must be made anew for each image, which takes as long as many a step on it.
+    Larger ones are given back: holes of their size would add up.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library
         return
-    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from histoquant.spans import Spans, list_spans
+
 Labels = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-def measure_feret(labels: Labels) -> pd.DataFrame:
+def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
     """Measure the Feret diameters of every object.
 
     Of the convex hull, so that a notch does not matter; exact for it. The outline runs halfway between
@@ -23,7 +25,7 @@ def measure_feret(labels: Labels) -> pd.DataFrame:
 
     Parameters
     ----------
-    labels : ndarray of int, shape (rows, columns)
+    labels : ndarray of int, shape (rows, columns), or Spans
         Objects; 0 is background.
 
     Returns
@@ -42,12 +44,13 @@ def measure_feret(labels: Labels) -> pd.DataFrame:
     >>> measure_feret(np.array([[7, 7, 7, 7], [7, 7, 7, 7]])).round(3).to_dict("index")
     {7: {'min_feret_px': 2.0, 'max_feret_px': 4.123}}
     """
-    owner, points = _list_outline(labels)
-    names, first = np.unique(owner, return_index=True)
-    parts = np.split(points, first[1:]) if len(names) else []
-    widths = [measure_hull(np.asarray(cv2.convexHull(part)[:, 0], float)) for part in parts]
+    spans = labels if isinstance(labels, Spans) else list_spans(labels)
+    names, order = spans.labels, np.argsort(spans.index, kind="stable")
+    points = _list_outline(spans)[order]
+    parts = np.split(points, np.cumsum(np.bincount(spans.index))[:-1]) if len(names) else []
+    widths = [measure_hull(np.asarray(cv2.convexHull(part.reshape(-1, 2))[:, 0], float)) for part in parts]
     table = pd.DataFrame(widths, columns=["min_feret_px", "max_feret_px"], dtype=float)
-    return table.set_index(pd.Index(names.astype(np.int64), name="label"))
+    return table.set_index(pd.Index(names, name="label"))
 
 
 def measure_hull(corners: Floats) -> tuple[float, float]:
@@ -80,17 +83,9 @@ def measure_hull(corners: Floats) -> tuple[float, float]:
     return float(away.max(axis=0).min()), largest
 
 
-def _list_outline(labels: Labels) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Points halfway between a pixel and a neighbour outside its object, x and y; sorted by object."""
-    padded = np.pad(labels, 1)
-    row, column = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), padded.shape[1] - 1)
-    across = np.column_stack([column - 0.5, row - 1]).astype(np.float32)
-    sides = [(padded[row, column], across), (padded[row, column + 1], across)]
-    row, column = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), padded.shape[1])
-    down = np.column_stack([column - 1, row - 0.5]).astype(np.float32)
-    sides += [(padded[row, column], down), (padded[row + 1, column], down)]
-    owner = np.concatenate([owners for owners, _ in sides])
-    points = np.concatenate([places for _, places in sides])
-    order = np.argsort(owner, kind="stable")
-    order = order[np.searchsorted(owner[order], 1) :]
-    return owner[order].astype(np.int64), points[order]
+def _list_outline(spans: Spans) -> npt.NDArray[np.float32]:
+    """Points halfway between a pixel and the next, x and y, shape (spans, 6, 2): beside both ends of each
+    span, above and below them. Those inside the object change no hull."""
+    x = np.stack([spans.first - 0.5, spans.last + 0.5, *2 * [spans.first], *2 * [spans.last]], axis=1)
+    y = spans.rows[:, None] + np.array([0, 0, -0.5, 0.5, -0.5, 0.5])
+    return np.stack([x, y], axis=2).astype(np.float32)

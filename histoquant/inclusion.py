@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.errors import HistoquantError
+from histoquant.spans import list_spans
 
 Labels = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -43,20 +44,18 @@ def measure_inclusion(labels: Labels, inside: Mask) -> pd.DataFrame:
     >>> measure_inclusion(labels, inside)["fraction_in_field"].round(3).to_dict()
     {1: 0.5, 2: 0.333}
     """
-    names, index = _index_labels(labels, inside)
-    area = np.bincount(index.ravel(), minlength=names.size)[1:]
-    within = np.bincount(index[inside], minlength=names.size)[1:]
-    sides = index[:1], index[-1:], index[:, :1], index[:, -1:]
-    border = np.concatenate([side.ravel() for side in sides])
+    _check_labels(labels, inside)
+    spans = list_spans(labels)
+    area, within = spans.count(), spans.count_within(inside)
     return pd.DataFrame(
         {
             "area_px": area,
             "inside_px": within,
             "fraction_in_field": within / area,
             "straddling": (within > 0) & (within < area),
-            "touches_border": np.bincount(border, minlength=names.size)[1:] > 0,
+            "touches_border": spans.touch_border(labels.shape),
         },
-        index=pd.Index(names[1:], name="label"),
+        index=pd.Index(spans.labels, name="label"),
     )
 
 
@@ -160,8 +159,7 @@ def count_frame(labels: Labels, inside: Mask) -> pd.Series[bool]:
     return pd.Series(counted, index=pd.Index(names[1:], name="label"), name="counted")
 
 
-def _index_labels(labels: Labels, inside: Mask) -> tuple[Labels, Labels]:
-    """Names (0 first, ascending) and the same map with every label replaced by its place among them."""
+def _check_labels(labels: Labels, inside: Mask) -> None:
     if labels.shape != inside.shape:
         raise HistoquantError(
             f"labels {labels.shape} and field {inside.shape} differ in shape",
@@ -170,6 +168,11 @@ def _index_labels(labels: Labels, inside: Mask) -> tuple[Labels, Labels]:
         )
     if labels.size and labels.min() < 0:
         raise HistoquantError("a label is negative", "inclusion", "number objects from 1")
+
+
+def _index_labels(labels: Labels, inside: Mask) -> tuple[Labels, Labels]:
+    """Names (0 first, ascending) and the same map with every label replaced by its place among them."""
+    _check_labels(labels, inside)
     if labels.size and labels.max() > labels.size:
         # Hand-made label maps may hold huge numbers, for which a table by label would not fit in memory.
         names, index = np.unique(np.append(labels, 0), return_inverse=True)

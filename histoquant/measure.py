@@ -15,6 +15,7 @@ from histoquant.feret import measure_feret
 from histoquant.geometry import frame_mask
 from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
+from histoquant.spans import Spans, list_spans
 from histoquant.stains import FloatImage, Stains, crop_stains, predict_edge_dab
 
 Labels = npt.NDArray[np.int32]
@@ -68,39 +69,6 @@ class _Pixels:
         return np.asarray(where | bare[self.index])
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Runs of pixels of one label along a row: of large objects there are far fewer than pixels.
-
-    `index` is the place of a run's label in `labels`, which is sorted; `first` and `last` are columns.
-    """
-
-    labels: Ints
-    index: Ints
-    rows: Ints
-    first: Ints
-    last: Ints
-
-    def count(self) -> Ints:
-        """Pixels per label."""
-        length = self.last - self.first + 1
-        return np.bincount(self.index, length, len(self.labels)).astype(np.int64)
-
-    def locate(self) -> tuple[Floats, Floats]:
-        """Mean row and mean column per label."""
-        length, count, size = self.last - self.first + 1, self.count(), len(self.labels)
-        row = np.bincount(self.index, self.rows * length, size) / count
-        # The sum of whole numbers from first to last is exact.
-        column = np.bincount(self.index, (self.first + self.last) * length / 2, size) / count
-        return row, column
-
-    def touch_border(self, shape: tuple[int, ...]) -> Mask:
-        """Labels with a pixel at the image's border."""
-        at_edge = (self.rows == 0) | (self.rows == shape[0] - 1)
-        at_edge |= (self.first == 0) | (self.last == shape[1] - 1)
-        return np.asarray(np.bincount(self.index[at_edge], minlength=len(self.labels)) > 0)
-
-
 def measure_fibers(
     labels: Labels, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
 ) -> pd.DataFrame:
@@ -124,17 +92,17 @@ def measure_fibers(
         max_feret_um (see `measure_feret`), dab_od (median DAB outside cells), positive (dab_od more than the
         threshold above the median fiber of the region, so that an even brown background makes none), reason.
     """
-    runs = _list_runs(labels)
-    dab = _measure_medians(labels, runs, cells, stains.dab)
+    spans = list_spans(labels)
+    dab = _measure_medians(labels, spans, cells, stains.dab)
     typical = float(np.nanmedian(dab)) if np.isfinite(dab).any() else 0.0
-    table = _describe(runs.labels, *runs.locate(), runs.count(), stains, "fiber")
-    feret = measure_feret(labels)
+    table = _describe(spans.labels, *spans.locate(), spans.count(), stains, "fiber")
+    feret = measure_feret(spans)
     table["min_feret_um"] = feret["min_feret_px"].to_numpy() * stains.mpp
     table["max_feret_um"] = feret["max_feret_px"].to_numpy() * stains.mpp
     table["dab_od"] = dab
     table["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
     along = find_longitudinal(table["min_feret_um"], table["max_feret_um"], settings)
-    table["reason"] = _join_reasons({CUT: runs.touch_border(labels.shape), LONGITUDINAL: along})
+    table["reason"] = _join_reasons({CUT: spans.touch_border(labels.shape), LONGITUDINAL: along})
     return table
 
 
@@ -273,29 +241,21 @@ def _list_pixels(labels: Labels) -> _Pixels:
     return _Pixels(present, place[owner], rows, columns, counts[present])
 
 
-def _list_runs(labels: Labels) -> _Runs:
-    labelled = labels > 0
-    begins, ends = labelled.copy(), labelled.copy()
-    change = labels[:, 1:] != labels[:, :-1]
-    begins[:, 1:] &= change
-    ends[:, :-1] &= change
-    rows, first = np.divmod(np.flatnonzero(begins), max(labels.shape[1], 1))
-    names, index = np.unique(labels[rows, first], return_inverse=True)
-    return _Runs(names.astype(np.int64), index, rows, first, np.flatnonzero(ends) % max(labels.shape[1], 1))
-
-
-def _measure_medians(labels: Labels, runs: _Runs, cells: Labels, dab: FloatImage) -> Floats:
+def _measure_medians(labels: Labels, spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
     """Median DAB outside cells; every fourth pixel of a fiber of some size tells it well enough."""
-    at = np.flatnonzero(labels)
-    small = runs.labels[runs.count() < _SMALL_PX]
-    some = np.arange(len(at)) % 4 == 0
-    if small.size:
-        some |= np.isin(labels.ravel()[at], small)
-    at = at[some]
-    at = at[cells.ravel()[at] == 0]
-    owner = np.searchsorted(runs.labels, labels.ravel()[at])
-    found = pd.Series(dab.ravel()[at]).groupby(owner).quantile(0.5)
-    return np.asarray(found.reindex(range(len(runs.labels))), float)
+    every = np.s_[::2, ::2]
+    owners, values = [], []
+    for chosen, part in ((spans.count() >= _SMALL_PX, every), (spans.count() < _SMALL_PX, np.s_[:])):
+        if not chosen.any():
+            continue
+        place = np.full(int(spans.labels[-1]) + 1, -1)
+        place[spans.labels[chosen]] = np.flatnonzero(chosen)
+        free = (labels[part] != 0) & (cells[part] == 0)
+        owner = place[labels[part][free]]
+        owners.append(owner[owner >= 0])
+        values.append(dab[part][free][owner >= 0])
+    found = pd.Series(np.concatenate(values or [[]])).groupby(np.concatenate(owners or [[]])).quantile(0.5)
+    return np.asarray(found.reindex(range(len(spans.labels))), float)
 
 
 def _describe(
@@ -333,7 +293,7 @@ def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: 
     found = pd.Series(values[band]).groupby(key[band]).quantile(share)
     stain = np.full((len(pixels.labels), _SECTORS), np.nan)
     stain.ravel()[found.index] = found
-    meets = _find_contacts(labels)[pixels.rows, pixels.columns]
+    meets = _find_contacts(pixels, labels)
     shared = np.zeros(stain.shape, bool)
     shared[pixels.index[meets], sector[meets]] = True
     enclosed = (~shared & np.isfinite(stain)).sum(axis=1) < _MIN_FREE_SECTORS
@@ -415,20 +375,18 @@ def _rate_fibers(smooth: FloatImage, fibers: Labels, highest: int) -> FloatImage
     return level.astype(np.float32)
 
 
-def _find_contacts(labels: Labels) -> Mask:
+def _find_contacts(pixels: _Pixels, labels: Labels) -> Mask:
     """Pixels with another label beside them."""
-    contact = np.zeros(labels.shape, bool)
-    for first, second in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
-        a, b = labels[first], labels[second]
-        touch = (a != b) & (a > 0) & (b > 0)
-        contact[first] |= touch
-        contact[second] |= touch
-    return contact
+    padded = np.pad(labels, 1)
+    at = np.ravel_multi_index((pixels.rows + 1, pixels.columns + 1), padded.shape)
+    flat, own = padded.ravel(), pixels.labels[pixels.index]
+    beside = [flat[at + step] for step in (1, -1, padded.shape[1], -padded.shape[1])]
+    return np.asarray(np.any([(other != 0) & (other != own) for other in beside], axis=0))
 
 
 def _estimate_noise(smooth: FloatImage) -> float:
-    """Robust standard deviation of DAB over a quarter of the pixels."""
-    some = smooth[::2, ::2]
+    """Robust standard deviation of DAB over a sixteenth of the pixels."""
+    some = smooth[::4, ::4]
     return float(1.4826 * np.median(np.abs(some - np.median(some)))) if some.size else 0.0
 
 

@@ -250,7 +250,7 @@ def _enlarge(labels: Labels, shape: tuple[int, ...], scale: float) -> Labels:
         np.minimum(((np.arange(new) + 0.5) * scale).astype(int), old - 1)
         for new, old in zip(shape, labels.shape, strict=True)
     )
-    return np.ascontiguousarray(labels[rows[:, None], columns])
+    return np.asarray(labels.take(rows, axis=0).take(columns, axis=1), np.int32)
 
 
 def prepare_input(stains: Stains) -> FloatImage:
@@ -270,27 +270,33 @@ def prepare_input(stains: Stains) -> FloatImage:
     images = [_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual)]
     rows, columns = images[0].shape
     bottom, right = -rows % (2 * STRIDE), -columns % (2 * STRIDE)
-    images = [
-        np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT), np.float32)
-        for image in images
-    ]
-    normal = _normalise(images[0] + images[1])
-    # Linear for weak stain, and never beyond 4.
-    soft = [np.asarray(image / (_SOFT_OD + np.abs(image) / 4), np.float32) for image in images]
-    return np.concatenate([fold_pixels(image[None]) for image in [*soft, normal]])
+    around = (0, bottom, 0, right, cv2.BORDER_REFLECT)
+    images = [np.asarray(cv2.copyMakeBorder(image, *around), np.float32) for image in images]
+    folded = np.empty((len(images) + 1, 2, 2, images[0].shape[0] // 2, images[0].shape[1] // 2), np.float32)
+    for number, image in enumerate(images):
+        folded[number] = fold_pixels(_soften(image))
+    folded[-1] = fold_pixels(_normalise(images[0] + images[1]))
+    return folded.reshape(CHANNELS, *folded.shape[3:])
 
 
-def fold_pixels(images: FloatImage) -> FloatImage:
-    """Turn blocks of 2 x 2 pixels into channels.
+def fold_pixels(image: FloatImage) -> FloatImage:
+    """View blocks of 2 x 2 pixels as four images: first by row, then by column of the block.
 
     Examples
     --------
-    >>> fold_pixels(np.arange(4, dtype=np.float32).reshape(1, 2, 2)).ravel()
+    >>> fold_pixels(np.arange(4, dtype=np.float32).reshape(2, 2)).ravel()
     array([0., 1., 2., 3.], dtype=float32)
     """
-    number, rows, columns = images.shape
-    blocks = images.reshape(number, rows // 2, 2, columns // 2, 2)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3).reshape(4 * number, rows // 2, columns // 2))
+    rows, columns = image.shape
+    return image.reshape(rows // 2, 2, columns // 2, 2).transpose(1, 3, 0, 2)
+
+
+def _soften(image: FloatImage) -> FloatImage:
+    """Linear for weak stain, and never beyond 4."""
+    scale = np.abs(image)
+    scale /= 4
+    scale += _SOFT_OD
+    return np.divide(image, scale, out=scale)
 
 
 def _resize(image: FloatImage, scale: float) -> FloatImage:
@@ -310,5 +316,8 @@ def _normalise(density: FloatImage) -> FloatImage:
     # Running sums may end a rounding error below 0.
     square = cv2.blur(np.square(ground - mean), (65, 65), borderType=cv2.BORDER_REFLECT)
     spread = np.sqrt(np.maximum(square, 0))
+    spread = 2 * (spread + _LEAST_CONTRAST_OD)
     mean, spread = (cv2.resize(i, (columns, rows), interpolation=cv2.INTER_LINEAR) for i in (mean, spread))
-    return np.asarray(np.clip((density - mean) / (2 * (spread + _LEAST_CONTRAST_OD)), -4, 4), np.float32)
+    normal = np.subtract(density, mean)
+    np.divide(normal, spread, out=normal)
+    return np.clip(normal, -4, 4, out=normal)

@@ -32,7 +32,7 @@ ORDER = (
         "fibers",
         "qupath",
     ),
-    *("cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
+    *("spans", "cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
     *("tables", "objects", "stats", "sensitivity", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins

@@ -191,8 +191,8 @@ def held_mb():
 
 keep_memory()
 before = held_mb()
-image = np.ones(100_000_000, np.uint8)
-del image
+images = [np.ones(20_000_000, np.uint8) for _ in range(5)]
+del images
 assert held_mb() - before > 90, held_mb() - before
 """
     subprocess.run([sys.executable, "-c", script], check=True)
