@@ -1,7 +1,7 @@
 """Truth of sections made of one photograph and its mirror images.
 
 A fiber cut by the photograph's border grows together with its own mirror image across a seam. Where
-the two meet in a narrow neck, anybody would count two fibers, the section's truth says one.
+the two meet in a narrow neck, a reader would count two fibers; the section's truth says one.
 """
 
 from __future__ import annotations
