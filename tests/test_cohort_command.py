@@ -16,11 +16,12 @@ from histoquant.cohort.analyse import analyse_cohort, write_cohort
 from histoquant.cohort.markers import compare_markers, count_places, find_positive
 from histoquant.cohort.outcome import OutcomeSettings
 from histoquant.cohort.page import print_tables
-from histoquant.cohort.prints import escape_latex, print_odds
+from histoquant.cohort.prints import escape_latex, print_odds, write_latex
 from histoquant.cohort.read import read_patients, read_visits
 from histoquant.cohort.values import infer_column, parse_date, parse_flag, parse_number
 from histoquant.errors import ResultsError, StudyError
 from histoquant.protocol import Protocol, StatisticsSettings
+from histoquant.report.table import Column, make_table
 from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS
 
 HEADER = "patient,month,mrs,ck,ck_limit,weakness_worse,other_cause\n"
@@ -279,6 +280,17 @@ def test_printed_ratios() -> None:
     )
     assert print_odds({"odds_ratio": float("nan")}) == "–"
     assert escape_latex("a_b & 5 % < {x}") == r"a\_b \& 5 \% $<$ \{x\}"
+
+
+def test_latex_of_chinese_names_asks_for_xelatex() -> None:
+    first = [
+        write_latex(make_table("A", [Column("Name", False)], [[name]]), "a").splitlines()[0]
+        for name in ("age", "年龄")
+    ]
+    assert first == [
+        "% \\usepackage{booktabs}",
+        "% \\usepackage{booktabs}, \\usepackage{xeCJK}; made by xelatex",
+    ]
 
 
 def test_the_example_of_the_help_runs(tmp_path: Path) -> None:

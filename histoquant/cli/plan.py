@@ -15,6 +15,10 @@ def plan(folder: Path, *, error: float = 0.1, power: float = 0.8, difference: fl
     error), patients.csv (per group, Mann-Whitney by simulation) and correlations.csv (how far the error pulls
     rho towards 0) to plan/ in the run's folder.
 
+    There is no table to write: what is read is fields.csv of the run (patient, group, marker, section,
+    control, status, and cells_per_fiber in positive cells per fiber). To try it: `histoquant demo`, then
+    `histoquant plan histoquant-demo/results`.
+
     Parameters
     ----------
     folder

@@ -295,9 +295,12 @@ def write_latex(table: Table, label: str) -> str:
     >>> print(write_latex(table, "a").splitlines()[7])
     x\_1 & $<$ 0.001 \\
     """
+    texts = [column.title for column in table.columns] + [cell.text for row in table.rows for cell in row]
+    wide = any("\u2e80" <= letter < "\ufb00" for letter in "".join(texts))
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
-        *("% \\usepackage{booktabs}", "\\begin{table}", f"\\caption{{{escape_latex(table.caption)}}}"),
+        "% \\usepackage{booktabs}" + (", \\usepackage{xeCJK}; made by xelatex" if wide else ""),
+        *("\\begin{table}", f"\\caption{{{escape_latex(table.caption)}}}"),
         *(f"\\label{{tab:{label}}}", f"\\begin{{tabular}}{{{align}}}", "\\toprule"),
         " & ".join(escape_latex(column.title) for column in table.columns) + " \\\\ \\midrule",
         *(" & ".join(escape_latex(cell.text) for cell in row) + " \\\\" for row in table.rows),
