@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tifffile
+from qc_faults import draw_staining
 from tables import format_table
 
 from histoquant.geometry import Patch
@@ -64,16 +65,8 @@ def render_sections(number: int, seed: int) -> Iterator[Good]:
     """Sections as slides of one laboratory may vary, some with large infiltrates and dark endomysium."""
     for at in range(number):
         rng = np.random.default_rng([seed, at])
-        white = tuple(float(w) for w in np.array([243.0, 241.0, 239.0]) - rng.uniform(0, 15))
-        staining = StainingSettings(
-            white=white,
-            nucleus_od=rng.uniform(0.5, 0.8),
-            fiber_od=rng.uniform(0.06, 0.11),
-            background_od=rng.uniform(0.02, 0.07),
-            noise=rng.uniform(1.0, 2.5),
-            blur_um=rng.uniform(0.35, 0.55),
-            endomysium=("pale", "similar", "hue", "dark")[at % 4],
-        )
+        endomysium = ("pale", "similar", "hue", "dark")[at % 4]
+        staining = StainingSettings(**draw_staining(rng), endomysium=endomysium)
         layout = LayoutSettings(
             tears=at % 3, regenerating=rng.uniform(0.02, 0.1), foci_per_mm2=rng.uniform(1, 4),
             focus_um=rng.uniform(60, 150),
@@ -84,7 +77,7 @@ def render_sections(number: int, seed: int) -> Iterator[Good]:
         settings = RenderSettings(
             size_um=(2600.0, 2400.0), mpp=MPP, layout=layout, staining=staining, cells=cells
         )
-        yield Good("rendered", f"rendered {at}", render_section(rng, settings).pixels, white)
+        yield Good("rendered", f"rendered {at}", render_section(rng, settings).pixels, staining.white)
 
 
 def read_slides(paths: list[Path], mpp: float) -> Iterator[Good]:

@@ -1,16 +1,17 @@
 """Quality control against planted faults: `python benchmarks/qc_faults.py --help`.
 
 Good fields, rendered with varied stain, and restained photographs from ../shared where that folder is, get
-one fault each at three strengths. A fault is caught if any limit of the default protocol flags the field; a
-good field that is flagged is a false alarm. Seeds and settings rendered here set no limit.
+one fault each at three strengths. A fault is caught if any limit of the default protocol flags the field, or,
+in a second table, if it stands apart from the good fields of its kind; a good field that is flagged is a
+false alarm. Seeds and settings rendered here set no limit.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,8 +19,9 @@ import numpy.typing as npt
 import pandas as pd
 from tables import format_table
 
+from histoquant.control.peers import Peer, compare_peers
 from histoquant.geometry import Patch
-from histoquant.protocol import QcSettings
+from histoquant.protocol import PeerSettings, QcSettings
 from histoquant.qc.judge import judge_quality, measure_field_quality
 from histoquant.stains import DEFAULT_VECTORS, Vector, estimate_white, separate_stains
 from histoquant.synthetic import RenderSettings, render_section
@@ -37,36 +39,45 @@ class Good(NamedTuple):
     """A field without a fault."""
 
     kind: str
+    name: str
     pixels: Pixels
     mpp: float
     white: Vector
 
 
-def render_fields(number: int, seed: int) -> Iterator[Good]:
-    """Rendered fields whose stain, light and tissue vary as slides of one laboratory may."""
-    for at in range(number):
+def draw_staining(rng: np.random.Generator) -> dict[str, Any]:
+    """White, strength, noise and focus, as slides of one laboratory may vary: for `StainingSettings`."""
+    white = tuple(float(w) for w in np.array([243.0, 241.0, 239.0]) - rng.uniform(0, 15))
+    return {
+        "white": white,
+        "nucleus_od": rng.uniform(0.5, 0.8),
+        "fiber_od": rng.uniform(0.06, 0.11),
+        "background_od": rng.uniform(0.02, 0.07),
+        "noise": rng.uniform(1.0, 2.5),
+        "blur_um": rng.uniform(0.35, 0.55),
+    }
+
+
+def render_fields(numbers: Iterable[int], seed: int) -> Iterator[Good]:
+    """Rendered fields whose stain, light and tissue vary."""
+    for at in numbers:
         rng = np.random.default_rng([seed, at])
-        white = tuple(float(w) for w in np.array([243.0, 241.0, 239.0]) - rng.uniform(0, 15))
-        staining = StainingSettings(
-            white=white,
-            nucleus_od=rng.uniform(0.5, 0.8),
-            fiber_od=rng.uniform(0.06, 0.11),
-            background_od=rng.uniform(0.02, 0.07),
-            noise=rng.uniform(1.0, 2.5),
-            blur_um=rng.uniform(0.35, 0.55),
-        )
+        staining = StainingSettings(**draw_staining(rng))
         settings = RenderSettings(
             size_um=(SIZE_UM, SIZE_UM), layout=LayoutSettings(rim_um=0.0), staining=staining
         )
-        yield Good("rendered", render_section(rng, settings).pixels, settings.mpp, white)
+        yield Good(
+            "rendered", f"rendered {at}", render_section(rng, settings).pixels, settings.mpp, staining.white
+        )
 
 
-def read_photographs(folder: Path) -> Iterator[Good]:
+def read_photographs(folder: Path, part: int, parts: int) -> Iterator[Good]:
     """Restained photographs, whole."""
-    for path in sorted(folder.glob("0?_*.png")):
-        if not path.stem.endswith(("_fibers", "_ignore")):
+    paths = [path for path in sorted(folder.glob("0?_*.png")) if path.stem[-3:] not in ("ers", "ore")]
+    for at, path in enumerate(paths):
+        if at % parts == part:
             pixels = cv2.imread(str(path))[..., ::-1].copy()
-            yield Good("photographs", pixels, 0.4, estimate_white(pixels)[0])
+            yield Good("photographs", path.stem, pixels, 0.4, estimate_white(pixels)[0])
 
 
 def blur(good: Good, sigma_um: float) -> Pixels:
@@ -119,34 +130,48 @@ FAULTS: dict[str, tuple[Callable[[Good, float], Pixels], tuple[float, float, flo
 STRENGTHS = ("weak", "medium", "strong")
 
 
-def flag(pixels: Pixels, good: Good, settings: QcSettings) -> list[str]:
-    """Measures beyond their limits."""
+def measure(pixels: Pixels, good: Good, settings: QcSettings) -> dict[str, float]:
     stains = separate_stains(Patch(pixels, 0.0, 0.0, good.mpp), good.white)
     everywhere = np.ones(stains.dab.shape, bool)
-    values = measure_field_quality(pixels, good.mpp, stains, everywhere, DEFAULT_VECTORS, settings)
-    return [finding.measure for finding in judge_quality(values, settings)]
+    return measure_field_quality(pixels, good.mpp, stains, everywhere, DEFAULT_VECTORS, settings)
 
 
-def judge_field(good: Good, settings: QcSettings) -> Iterator[dict[str, object]]:
-    alarms = flag(good.pixels, good, settings)
-    yield {"kind": good.kind, "fault": "none", "strength": "", "caught": bool(alarms), "why": alarms}
-    harmless = flag(blur(good, 0.75), good, settings), flag(compress(good, 75), good, settings)
-    for name, alarms in zip(("none: blur of 0.75 um", "none: JPEG quality 75"), harmless, strict=True):
-        yield {"kind": good.kind, "fault": name, "strength": "", "caught": bool(alarms), "why": alarms}
+def list_cases(good: Good) -> Iterator[tuple[str, str, Pixels]]:
+    """Fault, strength and pixels; faults whose name begins with `none` are harmless."""
+    yield "none", "", good.pixels
+    yield "none: blur of 0.75 um", "", blur(good, 0.75)
+    yield "none: JPEG quality 75", "", compress(good, 75)
     for fault, (plant, values) in FAULTS.items():
+        name = f"{fault}: {', '.join(f'{value:g}' for value in values)}"
         for strength, value in zip(STRENGTHS, values, strict=True):
-            alarms = flag(plant(good, value), good, settings)
-            name = f"{fault}: {', '.join(f'{value:g}' for value in values)}"
-            yield {
-                "kind": good.kind, "fault": name, "strength": strength, "caught": bool(alarms), "why": alarms
-            }  # fmt: skip
+            yield name, strength, plant(good, value)
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
+def judge_field(good: Good, settings: QcSettings) -> Iterator[dict[str, Any]]:
+    for fault, strength, pixels in list_cases(good):
+        values = measure(pixels, good, settings)
+        why = [finding.measure for finding in judge_quality(values, settings)]
+        about = {"kind": good.kind, "field": good.name, "fault": fault, "strength": strength}
+        yield {**about, "caught": bool(why), "why": " ".join(why), **values}
+
+
+def compare_batch(table: pd.DataFrame, settings: PeerSettings) -> pd.Series[bool]:
+    """Whether a field is flagged, or set apart by the good fields of its kind but its own."""
+    apart = []
+    for _, row in table.iterrows():
+        others = table[
+            table["kind"].eq(row["kind"]) & table["fault"].eq("none") & table["field"].ne(row["field"])
+        ]
+        peers = [Peer("", "", values) for values in others.to_dict("records")]
+        apart.append(bool(compare_peers([Peer("", "", row.to_dict()), *peers], settings)[0]))
+    return table["caught"] | np.array(apart)
+
+
+def summarise(table: pd.DataFrame, how: str = "caught") -> pd.DataFrame:
     """Fields flagged / fields, by fault, kind of image and strength."""
     column = (table["kind"] + " " + table["strength"]).str.strip()
     shares = table.assign(column=pd.Categorical(column, column.unique())).pivot_table(
-        index="fault", columns="column", values="caught", aggfunc=_tell, observed=True
+        index="fault", columns="column", values=how, aggfunc=_tell, observed=True
     )
     shares.columns = shares.columns.astype(str)
     return shares.fillna("").reindex(table["fault"].unique()).reset_index()
@@ -160,15 +185,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rendered", type=int, default=20, help="rendered fields")
     parser.add_argument("--seed", type=int, default=900)
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="of so many: a share of the fields")
     parser.add_argument("--out", type=Path, help="CSV for every field and fault")
+    parser.add_argument("--table", type=Path, nargs="+", help="only tabulate such files")
     args = parser.parse_args()
-    fields = [*render_fields(args.rendered, args.seed), *read_photographs(PHOTOGRAPHS)]
+    if args.table:
+        tabulate(
+            pd.concat([pd.read_csv(path, keep_default_na=False, na_values=["nan"]) for path in args.table])
+        )
+        return
+    part, parts = args.part
+    fields = [
+        *render_fields(range(part, args.rendered, parts), args.seed),
+        *read_photographs(PHOTOGRAPHS, part, parts),
+    ]
     table = pd.DataFrame([row for good in fields for row in judge_field(good, QcSettings())])
     if args.out:
-        table.to_csv(args.out, index=False)
+        table.to_csv(args.out, index=False, na_rep="nan")
+    tabulate(table)
+
+
+def tabulate(table: pd.DataFrame) -> None:
+    table = table.reset_index(drop=True)
+    table["apart"] = compare_batch(table, PeerSettings())
+    print("By the limits for all slides:\n")
     print(format_table(summarise(table)))
-    alarms = table[table["fault"].str.startswith("none") & table["caught"]]
-    print("\nFalse alarms:", alarms[["kind", "fault", "why"]].to_string() if len(alarms) else "none")
+    print("\nBy these or beside the good fields of its kind, as slides of a batch:\n")
+    print(format_table(summarise(table, "apart")))
+    alarms = table[table["fault"].str.startswith("none") & table["apart"]]
+    print("\nFalse alarms:", alarms[["kind", "field", "fault", "why"]].to_string() if len(alarms) else "none")
 
 
 if __name__ == "__main__":

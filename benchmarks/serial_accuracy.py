@@ -1,6 +1,7 @@
 """How near registration and overlap come to rendered truth; writes the tables of docs/serial.md.
 
     python benchmarks/serial_accuracy.py register --pairs 63
+    python benchmarks/serial_accuracy.py photographs --folders DIR DIR --pairs 6
     python benchmarks/serial_accuracy.py overlap --seeds 50
     python benchmarks/serial_accuracy.py level --seeds 100
 
@@ -27,22 +28,23 @@ from histoquant.protocol import TissueSettings
 from histoquant.serial.density import smooth_windows
 from histoquant.serial.draw import MOST_ERROR_UM
 from histoquant.serial.intervals import choose_units
-from histoquant.serial.nulls import relabel_cells, shuffle_markers
+from histoquant.serial.nulls import move_labels, shuffle_markers
 from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
 from histoquant.serial.register import predict_error, register_views
 from histoquant.serial.transform import map_points
 from histoquant.serial.views import VIEW_MPP, View, make_view
 from histoquant.serial.windows import PIXEL_UM, Window, make_window
+from histoquant.slide import open_slide
 from histoquant.synthetic import CellsSettings, LayoutSettings, RenderSettings, vary_section
 from histoquant.synthetic.cells import fill_shape, populate_section
-from histoquant.synthetic.layout import Layout
 from histoquant.synthetic.serial import PoseSettings, SerialSection, arrange_series, render_series, share_foci
 from histoquant.synthetic.sites import SitesSettings, scatter_sites
 
 Floats = npt.NDArray[np.float64]
 
 FIRST_SEED = 1000
-TISSUE_UM = 2800.0
+TISSUE_UM = 2000.0
+CHANCES = {"markers": shuffle_markers, "labels": move_labels}
 CASES = ("turned", "flipped and stretched", "torn", "folded", "partial", "torn and folded", "other biopsy")
 SIDE = 110
 _ROW, _COLUMN = (np.indices((SIDE, SIDE)) + 0.5) * PIXEL_UM
@@ -92,6 +94,45 @@ def register_pair(seed: int, case: str, size_um: float) -> dict[str, object]:
     return row | {"lost": lost.mean(), "hidden": (lost & drawn).mean(), "spared": (~lost & ~drawn).mean()}
 
 
+def register_photographs(folder: Path, number: int) -> Iterator[dict[str, object]]:
+    """Two sections that restain.py in ../shared made of one photograph; the second is turned and stretched.
+
+    Both show the same plane, so that blocks are more alike than those of neighbours; but the photograph is
+    repeated, mirrored, which is a trap that tissue does not set.
+    """
+    first, second = (read_overview(path) for path in sorted(folder.glob("*.svs")))
+    for at in range(number):
+        rng = np.random.default_rng([FIRST_SEED, at])
+        pose = draw_pose(rng, CASES[at % 2])
+        turn = np.radians(pose.angle_deg)
+        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        matrix = matrix @ np.diag(pose.stretch) @ np.diag([-1.0 if pose.flip else 1.0, 1.0])
+        height, width = (side * VIEW_MPP for side in second.shape[:2])
+        reach = np.hypot(height, width) * 1.05
+        shift = reach / 2 - matrix @ np.array([width, height]) / 2
+        # The middle of pixel i lies at i + 1/2.
+        warp = np.column_stack([matrix, (shift + (matrix.sum(1) - 1) * VIEW_MPP / 2) / VIEW_MPP])
+        side = round(reach / VIEW_MPP)
+        moved = cv2.warpAffine(second, warp, (side, side), borderMode=cv2.BORDER_REPLICATE)
+        views = [make_view(Patch(one, 0.0, 0.0, VIEW_MPP), TissueSettings()) for one in (first, moved)]
+        found = register_views(views[0], views[1])
+        row: dict[str, object] = {
+            "photograph": folder.name,
+            "pose": at,
+            "registered": found.transform is not None,
+        }
+        if found.transform is not None:
+            points = np.argwhere(views[0].tissue)[::50, ::-1] * VIEW_MPP + VIEW_MPP / 2
+            error = np.hypot(*(map_points(found.transform, points) - points @ matrix.T - shift).T)
+            row |= {"median_um": np.median(error), "p90_um": np.quantile(error, 0.9)}
+        yield row | {"told_um": found.error_um, "near": found.near, "share": found.share}
+
+
+def read_overview(path: Path) -> npt.NDArray[np.uint8]:
+    with open_slide(path) as slide:
+        return slide.overview(VIEW_MPP).pixels
+
+
 def check_registration(numbers: range, size_um: float, out: Path) -> None:
     rows: list[dict[str, object]] = []
     for number in numbers:
@@ -118,15 +159,18 @@ def tabulate_registration(table: pd.DataFrame) -> None:
 
 def plant_tissue(rng: np.random.Generator, blocks: int, fields: int) -> list[Window]:
     """Windows on arranged tissue: cells lie between fibers, in infiltrates of either marker's own."""
-    layout_settings = LayoutSettings(rim_um=60.0, foci_per_mm2=0, vessels_per_mm2=0, necrotic=0)
+    settings = LayoutSettings(rim_um=60.0, foci_per_mm2=0, vessels_per_mm2=0, necrotic=0)
     cells = CellsSettings(
         positive_cells_per_fiber=0.25, lymphocytes_per_fiber=0.5, focal=0.9, without_nucleus=0, faint=0
     )
     windows: list[Window] = []
     for block in range(blocks):
-        layout = arrange_series(rng, (TISSUE_UM, TISSUE_UM), layout_settings)
+        layout = arrange_series(rng, (TISSUE_UM, TISSUE_UM), settings)
+        labels = np.zeros((round(TISSUE_UM), round(TISSUE_UM)), np.int32)
+        for number, fiber in enumerate(shapely.buffer(layout.fibers, -0.5, quad_segs=2), start=1):
+            fill_shape(labels, fiber, 1.0, number)
         both = [
-            populate(rng, replace(layout, foci=foci), cells, layout_settings)
+            populate_section(rng, replace(layout, foci=foci), labels, 1.0, cells, settings)
             for foci in share_foci(rng, layout, 0.0, 6.0, 60.0)
         ]
         for corner in draw_corners(rng, layout.tissue, fields):
@@ -134,15 +178,6 @@ def plant_tissue(rng: np.random.Generator, blocks: int, fields: int) -> list[Win
             marks = [table["positive"].to_numpy(bool) for table in both]
             windows.append(make_window(f"b{block}", DISC, *points, *marks))
     return windows
-
-
-def populate(
-    rng: np.random.Generator, layout: Layout, cells: CellsSettings, settings: LayoutSettings
-) -> pd.DataFrame:
-    labels = np.zeros((round(TISSUE_UM), round(TISSUE_UM)), np.int32)
-    for number, fiber in enumerate(shapely.buffer(layout.fibers, -0.5, quad_segs=2), start=1):
-        fill_shape(labels, fiber, 1.0, number)
-    return populate_section(rng, layout, labels, 1.0, cells, settings)
 
 
 def draw_corners(rng: np.random.Generator, tissue: shapely.Polygon, number: int) -> list[Floats]:
@@ -194,25 +229,23 @@ def check_overlap(seeds: range, designs: list[tuple[int, float]]) -> None:
             print(f"{about} | {text} | {np.mean(holds):.0%} | {np.mean(ranks):.2f} |", flush=True)
 
 
-def check_level(seeds: range, designs: list[tuple[int, float]], draws: int = 99) -> None:
-    """Share of P <= 0.05; cells per site of 0: on tissue, ten fields of independent infiltrates."""
-    print(f"| biopsies | positive cells | cells and chance | P <= 0.05 |\n{'|---' * 4}|")
+def check_level(seeds: range, designs: list[tuple[int, float]], chances: list[str], out: Path) -> None:
+    """P of every pattern; cells per site of 0: on tissue."""
+    rows = []
     for blocks, cells in designs:
-        found: dict[str, list[float]] = {}
         for seed in seeds:
             rng = np.random.default_rng([FIRST_SEED + seed, blocks, round(cells)])
             for name, windows in list_patterns(rng, blocks, cells):
-                for chance, p in test_chances(windows, rng, draws):
-                    found.setdefault(f"{name} | {chance}", []).append(p)
-        for name, values in found.items():
-            low, high = proportion_confint(int(np.sum(np.array(values) <= 0.05)), len(values), method="beta")
-            share = np.mean(np.array(values) <= 0.05)
-            print(f"| {blocks} | {name} | {share:.1%} ({low:.1%} to {high:.1%}) |", flush=True)
+                for chance in chances:
+                    p = CHANCES[chance](windows, rng, draws=99).p
+                    rows.append({"biopsies": blocks, "positive cells": name, "chance": chance, "p": p})
+            pd.DataFrame(rows).to_csv(out, index=False)
+    tabulate_level(pd.DataFrame(rows))
 
 
 def list_patterns(rng: np.random.Generator, blocks: int, cells: float) -> Iterator[tuple[str, list[Window]]]:
     if not cells:
-        yield "independent, on tissue", plant_tissue(rng, blocks, 10)
+        yield "independent, on tissue", plant_tissue(rng, blocks, 6)
         return
     kind = "in sites of eight" if cells > 1 else "singly"
     settings = SitesSettings(cells=cells, sites_per_mm2=96 / cells)
@@ -220,31 +253,43 @@ def list_patterns(rng: np.random.Generator, blocks: int, cells: float) -> Iterat
     yield f"overlap 0.3, {kind}", plant(rng, blocks, 10, settings.model_copy(update={"overlap": 0.3}))
 
 
-def test_chances(windows: list[Window], rng: np.random.Generator, draws: int) -> Iterator[tuple[str, float]]:
-    yield "markers shuffled", shuffle_markers(windows, rng, draws=draws).p
-    yield "labels shuffled", relabel_cells(windows, rng, draws=draws).p
+def tabulate_level(table: pd.DataFrame) -> None:
+    print("| biopsies | positive cells | what is shuffled | seeds | P <= 0.05 | 95 % interval |")
+    print("|---|---|---|---|---|---|")
+    for about, own in table.groupby(["biopsies", "positive cells", "chance"], sort=False):
+        below = int((own["p"] <= 0.05).sum())
+        low, high = proportion_confint(below, len(own), method="beta")
+        named = " | ".join(str(part) for part in about)
+        print(f"| {named} | {len(own)} | {below / len(own):.1%} | {low:.1%} to {high:.1%} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["register", "overlap", "level", "table"])
+    parser.add_argument("what", choices=["register", "photographs", "overlap", "level", "table"])
     parser.add_argument("--first", type=int, default=0, help="number of the first pair or seed")
     parser.add_argument("--pairs", type=int, default=63)
     parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--folders", type=Path, nargs="*", default=[], help="of photographs: two .svs each")
     parser.add_argument("--size-um", type=float, default=1600.0)
     parser.add_argument("--designs", nargs="*", help="biopsies:error for overlap, biopsies:cells for level")
+    parser.add_argument("--chances", nargs="*", choices=CHANCES, default=list(CHANCES), help="for level")
     parser.add_argument("--out", type=Path, nargs="+", default=[Path("serial_pairs.csv")])
     asked = parser.parse_args()
     designs = [(int(one.split(":")[0]), float(one.split(":")[1])) for one in asked.designs or ()]
     seeds = range(asked.first, asked.first + asked.seeds)
-    if asked.what == "register":
+    if asked.what == "photographs":
+        rows = [row for folder in asked.folders for row in register_photographs(folder, asked.pairs)]
+        print(pd.DataFrame(rows).round(3).to_string(index=False))
+    elif asked.what == "register":
         check_registration(range(asked.first, asked.first + asked.pairs), asked.size_um, asked.out[0])
     elif asked.what == "table":
-        tabulate_registration(pd.concat([pd.read_csv(path) for path in asked.out]).sort_values("seed"))
+        table = pd.concat([pd.read_csv(path) for path in asked.out])
+        tabulate_level(table) if "p" in table else tabulate_registration(table.sort_values("seed"))
     elif asked.what == "overlap":
         check_overlap(seeds, designs or [(1, 0.0), (4, 0.0), (4, 8.0), (8, 0.0)])
     else:
-        check_level(seeds, designs or [(1, 8.0), (1, 1.0), (1, 0.0)])
+        designs = designs or [(1, 8.0), (1, 1.0), (1, 0.0)]
+        check_level(seeds, designs, asked.chances, asked.out[0])
 
 
 if __name__ == "__main__":

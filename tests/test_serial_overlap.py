@@ -9,8 +9,9 @@ import pytest
 from histoquant.geometry import Field
 from histoquant.serial.compare import tell_limit
 from histoquant.serial.density import correlate_fields, smooth_windows
+from histoquant.serial.gallery import select_inside
 from histoquant.serial.intervals import choose_units, jackknife
-from histoquant.serial.nulls import relabel_cells, shuffle_markers
+from histoquant.serial.nulls import move_labels, shuffle_markers
 from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
 from histoquant.serial.transform import make_affine
 from histoquant.serial.windows import PIXEL_UM, Window, list_windows, make_window, measure_pairs
@@ -75,21 +76,47 @@ def test_independent_markers_are_not_told_to_overlap_and_shared_sites_are() -> N
     assert together.ratio[AT_50] > together.high[AT_50] > 1
 
 
-def test_labels_say_nothing_where_all_cells_are_in_infiltrates() -> None:
+def test_sites_that_are_shared_go_beyond_where_cells_are() -> None:
+    apart = move_labels(plant(0, 1, 8, overlap=0.0), np.random.default_rng(0), draws=99)
+    together = move_labels(plant(0, 1, 8, overlap=0.9), np.random.default_rng(0), draws=99)
+    assert apart.p > 0.05
+    assert together.p == pytest.approx(0.01)
+    assert together.ratio[AT_50] > together.high[AT_50] > 1
+
+
+def test_a_common_network_of_cells_is_no_overlap() -> None:
+    """Cells on lines 60 um apart, on both sections; positive ones in sites of either marker's own."""
+    rng = np.random.default_rng(2)
+    windows = []
+    for _ in range(8):
+        along, line = rng.uniform(0, 550, 900), 60 * rng.integers(0, 10, 900) + rng.normal(0, 2, 900)
+        lines = rng.random(900) < 0.5
+        cells = np.where(lines[:, None], np.column_stack([along, line]), np.column_stack([line, along]))
+        marks = []
+        for _ in range(2):
+            away = np.hypot(*(cells[:, None] - rng.uniform(0, 550, (4, 2))).T).min(0)
+            marks.append(rng.random(900) < 0.4 * np.exp(-0.5 * (away / 40) ** 2))
+        windows.append(make_window("b", DISC, cells, cells, *marks))
+    near = shuffle_markers(windows, np.random.default_rng(0), draws=99).ratio[0]
+    assert near > 1.3
+    assert move_labels(windows, np.random.default_rng(0), draws=99).p > 0.05
+
+
+def test_sites_on_the_cells_there_are_say_nothing_where_all_cells_are_in_infiltrates() -> None:
     """Positive cells drawn at random from the cells of shared infiltrates: together, but not beyond them."""
     rng = np.random.default_rng(4)
     windows = []
     for window in plant(5, 1, 8, overlap=1.0, others_per_mm2=0.0, cells=16.0):
         marks = (rng.random(len(window.first)) < 0.4, rng.random(len(window.second)) < 0.4)
         windows.append(make_window("b", DISC, window.first, window.second, *marks))
-    assert relabel_cells(windows, rng, draws=99).p > 0.05
+    assert move_labels(windows, rng, draws=99).p > 0.05
     assert shuffle_markers(windows, rng, draws=99).p <= 0.05
 
 
 def test_an_envelope_without_pairs_says_nothing() -> None:
     empty = make_window("b", DISC, np.empty((0, 2)), np.empty((0, 2)), np.empty(0, bool), np.empty(0, bool))
     assert np.isnan(shuffle_markers([empty] * 3, np.random.default_rng(0), draws=9).p)
-    assert np.isnan(relabel_cells([empty] * 3, np.random.default_rng(0), draws=9).p)
+    assert np.isnan(move_labels([empty] * 3, np.random.default_rng(0), draws=9).p)
 
 
 def test_smoothed_densities_of_one_pattern_are_alike() -> None:
@@ -104,6 +131,18 @@ def test_smoothed_densities_of_one_pattern_are_alike() -> None:
     assert same.first.value[0] > same.first_chance
     apart = smooth_windows(plant(7, 1, 8, overlap=0.0), np.arange(8), 50.0)
     assert apart.spearman.low[0] < 0 < apart.spearman.high[0]
+
+
+def test_intervals_of_shares_and_correlations_stay_within_their_bounds() -> None:
+    few = smooth_windows(plant(8, 1, 3, overlap=0.9), np.arange(3), 100.0)
+    assert -1 <= few.spearman.low[0] <= few.spearman.high[0] <= 1
+    assert 0 <= few.first.low[0] <= few.first.high[0] <= 1
+
+
+def test_only_cells_in_their_own_field_are_shown() -> None:
+    fields = [Field(1, "circle", 100.0, 100.0, 100.0, 100.0), Field(2, "circle", 300.0, 100.0, 100.0, 100.0)]
+    cells = pd.DataFrame({"field": [1, 1, 2, 2], "x_um": [100.0, 160.0, 300.0, 100.0], "y_um": 100.0})
+    assert select_inside(cells, fields).index.tolist() == [0, 2]
 
 
 def make_counts(pairs: list[tuple[str, int, int]]) -> list[Window]:

@@ -20,7 +20,7 @@ from histoquant.results import read_json, read_objects, read_record
 from histoquant.serial.blocks import Block
 from histoquant.serial.density import SCALES_UM, correlate_fields, smooth_windows
 from histoquant.serial.intervals import choose_units
-from histoquant.serial.nulls import Envelope, relabel_cells, shuffle_markers
+from histoquant.serial.nulls import Envelope, move_labels, shuffle_markers
 from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
 from histoquant.serial.windows import Window, list_windows
 from histoquant.study import Section
@@ -203,7 +203,7 @@ def _compare(comparison: Comparison, rng: np.random.Generator, confidence: float
     limit = tell_limit(comparison.error_um)
     overlap = estimate_overlap(count_pairs(windows), units, confidence)
     kinds = {"cross_pairs_shuffled": shuffle_markers(windows, rng)}
-    kinds["cross_pairs_relabelled"] = relabel_cells(windows, rng)
+    kinds["cross_pairs_on_cells"] = move_labels(windows, rng)
     comparison.envelopes.update(kinds)
     for at, radius in enumerate(RADII_UM):
         sure = bool(radius >= limit)

@@ -110,7 +110,11 @@ def smooth_windows(
         )
 
     found = jackknife(measure, units, confidence)
-    one, two, three = (Estimate(*(part[i : i + 1] for part in found)) for i in range(3))
+    # The jackknife does not know the bounds of a correlation or of a share.
+    one, two, three = (
+        Estimate(*(np.clip(part[i : i + 1], least, 1) for part in found))
+        for i, least in enumerate((-1, 0, 0))
+    )
     return Smoothed(scale_um, one, two, three, float(high[:, 1].mean()), float(high[:, 0].mean()))
 
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from histoquant.geometry import Patch
+from histoquant.geometry import Field, Patch, contains_points
 from histoquant.pictures import Picture, encode_webp
 from histoquant.protocol import Protocol
 from histoquant.report.article import Image
@@ -41,15 +42,17 @@ def show_block(block: Block, measured: Mapping[str, Measured], protocol: Protoco
     block : Block
         Registered.
     measured : mapping of str to Measured
-        By section.
+        By section; one that is not there was not measured, and is shown without cells.
     protocol : Protocol
-        Of tissue.
+        What is tissue on the overviews.
 
     Returns
     -------
     text : str
-        What the pictures show.
+        What the pictures show; without any if no section is registered to the reference.
     pictures : list of Image
+        In this order: the reference with every other section laid over it; every section on the reference's
+        ground with its fields; for each two markers their cells, and the field with most of them.
     """
     reference = next(section for section in block.sections if section.id == block.reference)
     others = [section for section in block.registered if section.id != block.reference]
@@ -101,7 +104,8 @@ def show_block(block: Block, measured: Mapping[str, Measured], protocol: Protoco
     text = (
         f"All pictures lie on the ground of {reference.id}. Green and magenta turn grey where the "
         "sections agree. Fields are numbered as drawn on the reference. Discs are positive "
-        "cells of the first marker, rings those of the second."
+        "cells of the first marker, rings those of the second; only cells whose middle lies in a field are "
+        "shown."
     )
     return text, images
 
@@ -109,7 +113,7 @@ def show_block(block: Block, measured: Mapping[str, Measured], protocol: Protoco
 def _show_field(block: Block, pair: tuple[Section, Section], measured: Mapping[str, Measured]) -> list[Image]:
     """The field with most positive cells, on both sections side by side, cells marked."""
     first = measured[pair[0].id]
-    positive = first.cells[first.cells["positive"].astype(bool)]
+    positive = select_inside(first.cells[first.cells["positive"].astype(bool)], first.fields)
     counts = positive["field"].value_counts()
     numbers = [field for field in first.fields if field.number in counts.index] or list(first.fields)
     if not numbers:
@@ -129,11 +133,33 @@ def _show_field(block: Block, pair: tuple[Section, Section], measured: Mapping[s
     return [_encode(join_pictures([*pictures, marked]), alt)]
 
 
+def select_inside(cells: pd.DataFrame, fields: Sequence[Field]) -> pd.DataFrame:
+    """Select the cells whose middle lies in their own field.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        field, x_um, y_um.
+    fields : sequence of Field
+        Fields of the same section.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `cells`.
+    """
+    inside = np.zeros(len(cells), bool)
+    for field in fields:
+        lies = contains_points(field, cells["x_um"].to_numpy(float), cells["y_um"].to_numpy(float))
+        inside |= cells["field"].eq(field.number).to_numpy() & lies
+    return cells[inside]
+
+
 def _find_positive(block: Block, section: Section, own: Measured) -> npt.NDArray[np.float64]:
-    """Positive cells on the ground of the reference, um."""
+    """Positive cells of the fields, margins left out, on the ground of the reference, um."""
     transform = block.registrations[section.id].transform
     assert transform is not None
-    cells = own.cells[own.cells["positive"].astype(bool)]
+    cells = select_inside(own.cells[own.cells["positive"].astype(bool)], own.fields)
     return unmap_points(transform, cells[["x_um", "y_um"]].to_numpy(float))
 
 

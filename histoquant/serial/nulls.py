@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
@@ -14,6 +15,7 @@ from histoquant.serial.windows import PIXEL_UM, Window, contains
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 399
+_SMOOTH_UM = 25.0
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,15 @@ def shuffle_markers(
     return _judge(observed, draw, radii_um, draws)
 
 
-def relabel_cells(
+def move_labels(
     windows: Sequence[Window], rng: np.random.Generator, radii_um: Floats = RADII_UM, draws: int = DRAWS
 ) -> Envelope:
-    """Draw which cells of each window are positive, as many as are, on both sections.
+    """Put the second marker's sites of each window on the cells of another of its block.
 
-    Chance then leaves all cells where they are, so that infiltrates alone make no overlap. It assumes that
-    positive cells of a marker do not seek each other beyond that.
+    The share of cells that are positive, smoothed, is turned or flipped as a map; of the cells that the
+    second section has at the new place, as many as were are drawn by it. Chance then leaves all cells where
+    they are and each marker its own sites: what both markers share because cells lie between fibers and in
+    infiltrates is no overlap.
 
     Parameters
     ----------
@@ -104,25 +108,55 @@ def relabel_cells(
     -------
     Envelope
     """
-    pairs = []
-    for window in windows:
-        away = cdist(window.first, window.second)
-        one, two = np.nonzero(away <= radii_um[-1])
-        pairs.append((one, two, np.searchsorted(radii_um, away[one, two])))
-
-    def count(labels: list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]) -> Floats:
-        rings = np.zeros(len(radii_um))
-        for (one, two, ring), (a, b) in zip(pairs, labels, strict=True):
-            rings += np.bincount(ring[a[one] & b[two]], minlength=len(radii_um))
-        return np.cumsum(rings)
+    first = [window.first[window.first_positive] for window in windows]
+    second = [window.second[window.second_positive] for window in windows]
+    middles = [_find_middle(window) for window in windows]
+    shares = [_map_share(window) for window in windows]
+    blocks = np.array([window.block for window in windows])
+    total = sum(map(len, second))
 
     def draw() -> Floats:
-        return count(
-            [(rng.permutation(w.first_positive), rng.permutation(w.second_positive)) for w in windows]
-        )
+        source = np.arange(len(windows))
+        for block in np.unique(blocks):
+            own = np.flatnonzero(blocks == block)
+            source[own] = rng.permutation(own)
+        counts, kept = np.zeros(len(radii_um)), 0
+        for at, window in enumerate(windows):
+            come = source[at]
+            places = (window.second - middles[at]) @ _turn(rng) + middles[come]
+            chosen = _draw_cells(_look_up(shares[come], places), len(second[come]), rng)
+            kept += len(chosen)
+            counts += _count(first[at], window.second[chosen], radii_um)
+        return counts * total / max(kept, 1)
 
-    observed = count([(window.first_positive, window.second_positive) for window in windows])
+    observed = sum(
+        (_count(a, b, radii_um) for a, b in zip(first, second, strict=True)), np.zeros(len(radii_um))
+    )
     return _judge(observed, draw, radii_um, draws)
+
+
+def _map_share(window: Window) -> Floats:
+    """Share of the second section's cells that are positive, smoothed, at `PIXEL_UM`."""
+    maps = []
+    for points in (window.second[window.second_positive], window.second):
+        image = np.zeros(window.mask.shape, np.float32)
+        column, row = np.floor(points / PIXEL_UM).astype(int).T
+        np.add.at(image, (row, column), 1)
+        maps.append(cv2.GaussianBlur(image, (0, 0), _SMOOTH_UM / PIXEL_UM, borderType=cv2.BORDER_CONSTANT))
+    return np.asarray(maps[0] / np.maximum(maps[1], 1e-9), float)
+
+
+def _look_up(share: Floats, points: Floats) -> Floats:
+    column, row = np.floor(points / PIXEL_UM).astype(int).T
+    inside = (row >= 0) & (column >= 0) & (row < share.shape[0]) & (column < share.shape[1])
+    return np.where(inside, share[row * inside, column * inside], 0.0)
+
+
+def _draw_cells(share: Floats, number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw cells without replacement, each by its share: the largest of log share + Gumbel noise."""
+    likely = np.flatnonzero(share > 1e-6)
+    keys = np.log(share[likely]) + rng.gumbel(size=len(likely))
+    return likely[np.argsort(-keys)[:number]]
 
 
 def _judge(observed: Floats, draw: Callable[[], Floats], radii_um: Floats, draws: int) -> Envelope:

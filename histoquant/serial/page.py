@@ -24,7 +24,7 @@ from histoquant.serial.nulls import Envelope
 _CELL_UM = 8.0
 _KINDS = {
     "cross_pairs_shuffled": "markers shuffled between places",
-    "cross_pairs_relabelled": "labels shuffled between cells",
+    "cross_pairs_on_cells": "sites moved, on the cells there are",
 }
 _NAMES = {
     "density_spearman": "Spearman, smoothed densities",
@@ -40,9 +40,10 @@ _HOW = (
     " a radius, with the noise of few cells taken out: pairs of cells of both markers, beyond what other "
     "places of the biopsy make expect, by the geometric mean of the pairs of each. 1: the same sites; 0: "
     "independent. With few cells an estimate may lie beyond 1.",
-    "Two kinds of chance. Markers shuffled between places: each marker keeps its own sites; this is the "
-    "test of independence. Labels shuffled between cells: all cells stay, so that infiltrates alone make "
-    "no overlap; it says too often that markers overlap where positive cells of a marker seek each other.",
+    "Two kinds of chance; in both each marker keeps its own sites. Markers shuffled between places: the "
+    "cells of the second marker are moved as they are; what both share because all cells lie between fibers "
+    "and in infiltrates counts as overlap. Sites moved, on the cells there are: only cells of the second "
+    "section at the new place are taken; what is then left goes beyond where cells are at all.",
     "Spearman and Manders of smoothed densities fall short of the overlap of the densities themselves, "
     "the more so the fewer cells there are.",
     "Intervals: jackknife over blocks if there are six or more, else over places; then they hold for "
@@ -58,12 +59,12 @@ def build_page(
     measured: Mapping[str, Measured],
     protocol: Protocol,
 ) -> str:
-    """Write the page.
+    """Write the page: what was found first, then against which chance, then how well places are known.
 
     Parameters
     ----------
     blocks : sequence of Block
-        Registered.
+        Registered; a section that could not be is named with its reason.
     left_out : mapping of str to str
         Sections in no block, with the reason.
     registrations : DataFrame
@@ -78,7 +79,7 @@ def build_page(
     Returns
     -------
     str
-        HTML, complete in itself.
+        HTML, complete in itself: pictures and plots are inside.
     """
     lost = registrations["registered"].eq("no")
     told = tell_comparisons(comparisons)
@@ -112,7 +113,18 @@ def build_page(
 
 
 def tell_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
-    """Tell in sentences what was found, and what cannot be decided."""
+    """Tell in sentences what was found, and what cannot be decided.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+        Of markers.
+
+    Returns
+    -------
+    list of str
+        Two per pair of markers, one if nothing can be said; one in all if no two markers were compared.
+    """
     told = []
     for one in comparisons:
         pair = " and ".join(one.markers)
@@ -120,13 +132,13 @@ def tell_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
         if row is None:
             told.append(f"{pair}: nothing can be said: {one.rows[0]['note'] if one.rows else 'no places'}.")
             continue
-        test = one.envelopes["cross_pairs_shuffled"]
+        test = one.envelopes["cross_pairs_on_cells"]
         interval = format_interval(row["ci_low"], row["ci_high"], 2)
         value = "not to be estimated" if np.isnan(row["estimate"]) else f"{row['estimate']:.2f} ({interval})"
         told.append(
-            f"{pair}: overlap within {row['scale_um']:g} um {value}; test of independence "
-            f"P {format_p(test.p)}; {row['cells']} and {row['cells_2']} cells in {row['windows']} places "
-            f"of {row['blocks']} biopsies."
+            f"{pair}: overlap within {row['scale_um']:g} um {value}; that this is no more than cells of any "
+            f"kind lie together has P {format_p(test.p)}; {row['cells']} and {row['cells_2']} cells in "
+            f"{row['windows']} places of {row['blocks']} {'biopsy' if row['blocks'] == 1 else 'biopsies'}."
         )
         told.append(_tell_undecidable(one))
     return told or ["No two markers were measured on registered sections."]
@@ -240,7 +252,20 @@ def _plot_all(comparisons: Sequence[Comparison]) -> list[Figure]:
 
 
 def plot_envelope(envelope: Envelope, label: str) -> str:
-    """Plot pairs by those of chance over the radius, as an SVG element."""
+    """Plot pairs by those of chance over the radius.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        Of two markers.
+    label : str
+        Title for readers that do not see the picture.
+
+    Returns
+    -------
+    str
+        An `<svg>` element.
+    """
     with mpl.rc_context(plots._SETTINGS):
         figure = Canvas(figsize=(3.6, 2.6), layout="constrained")
         axes = figure.subplots()

@@ -125,7 +125,7 @@ def mark_cells(
             if number == 0:
                 cv2.circle(marked, (x, y), radius, color, -1, cv2.LINE_AA)
             else:
-                cv2.circle(marked, (x, y), radius + 2, color, 2, cv2.LINE_AA)
+                cv2.circle(marked, (x, y), radius + 1, color, 1, cv2.LINE_AA)
     return np.asarray(marked, np.uint8)
 
 
