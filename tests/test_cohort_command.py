@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call, invoke
+from conftest import invoke
 
 from histoquant.cohort.analyse import analyse_cohort, write_cohort
 from histoquant.cohort.markers import compare_markers, count_places, find_positive
@@ -294,13 +294,13 @@ def test_latex_of_chinese_names_asks_for_xelatex() -> None:
 
 
 def test_the_example_of_the_help_runs(tmp_path: Path) -> None:
-    shown = call("cohort", "--help").stdout
+    shown = invoke("cohort", "--help").stdout
     lines = [line.strip() for line in shown.splitlines()]
     for name, first in (("v.csv", HEADER.strip()), ("p.csv", "patient,age,male,ILD,therapy")):
         at = lines.index(first)
         end = next(place for place in range(at, len(lines)) if "," not in lines[place])
         write(tmp_path / name, "\n".join(lines[at:end]) + "\n")
-    done = call("cohort", tmp_path / "v.csv", "--patients", tmp_path / "p.csv", "--out", tmp_path / "out")
+    done = invoke("cohort", tmp_path / "v.csv", "--patients", tmp_path / "p.csv", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "1 of 2 patients with a determined outcome (50.0 %) was refractory" in done.stdout
     assert (tmp_path / "out/cohort.html").exists()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call, invoke
+from conftest import invoke
 
 from histoquant.control.charts import is_rejected, judge_history, plot_series
 from histoquant.control.check import look_at_peers
@@ -53,7 +53,7 @@ def study(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(study: Path, out: Path, *words: object) -> tuple[int, str, pd.DataFrame]:
-    done = call("qc", study / "STUDY.csv", "--out", out, "--protocol", study / "P.toml", "--quiet", *words)
+    done = invoke("qc", study / "STUDY.csv", "--out", out, "--protocol", study / "P.toml", "--quiet", *words)
     return done.returncode, done.stderr, pd.read_csv(out / "qc.csv").set_index("patient")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import call, invoke
+from conftest import invoke
 
 from histoquant.errors import ResultsError, StudyError
 from histoquant.mri.analyse import follow_scores, read_scores, write_follow_up
@@ -138,7 +138,7 @@ def test_tables_that_people_make(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_help_runs(tmp_path: Path) -> None:
-    lines = [line.strip() for line in call("mri", "--help").stdout.splitlines()]
+    lines = [line.strip() for line in invoke("mri", "--help").stdout.splitlines()]
     at = lines.index(HEADER.strip())
     (tmp_path / "s.csv").write_text("\n".join(lines[at : at + 5]) + "\n")
     done = invoke("mri", tmp_path / "s.csv", "--out", tmp_path / "out", "--between")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call, invoke
+from conftest import invoke
 
 from histoquant.edits import Change, choose_id, make_change, undo_last
 from histoquant.errors import EditError, HistoquantError, ResultsError
@@ -126,7 +126,7 @@ def test_the_command_line_writes_what_a_script_computes(run: Path) -> None:
         make_change("exclude", 2, "a fold"),
     )
     edit(run, *changes)
-    done = call("stats", run, "--edits", "Li")
+    done = invoke("stats", run, "--edits", "Li")
     assert done.returncode == 0, done.stderr
     folder = run / "reviewed" / "Li"
     assert done.stdout.strip() == str(folder / "statistics.csv")
@@ -164,7 +164,7 @@ def test_the_command_line_writes_what_a_script_computes(run: Path) -> None:
 def test_the_report_says_whose_it_is(run: Path) -> None:
     cell = choose(run, "cell", False)
     edit(run, make_change("call", cell["object"], positive=True), reviewer="李 娜")
-    done = call("report", run, "--edits", "李 娜")
+    done = invoke("report", run, "--edits", "李 娜")
     assert done.returncode == 0, done.stderr
     folder = run / "reviewed" / "李 娜"
     page = (folder / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROTOCOL, call, invoke
+from conftest import PROTOCOL, invoke
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,7 +306,7 @@ def test_a_run_that_drew_by_itself_is_compared_as_it_is(series: Path) -> None:
 
 
 def test_a_study_without_a_block_ends_with_one_line(small_study: Path, tmp_path: Path) -> None:
-    done = call("serial", small_study / "STUDY.csv", "--out", tmp_path / "out", "--quiet")
+    done = invoke("serial", small_study / "STUDY.csv", "--out", tmp_path / "out", "--quiet")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "block" in done.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from conftest import call, invoke
+from conftest import invoke
 
 from histoquant.annotations import read_shapes
 from histoquant.errors import AnnotationError, HistoquantError, ResultsError, StudyError
@@ -212,7 +212,7 @@ def test_points_are_counted_as_rendered_truth_is(
         for name in rendered["section"].unique()
     ]
     pd.concat(tables).to_csv(tmp_path / "points.csv", index=False)
-    done = call("validate", measured, tmp_path / "points.csv")
+    done = invoke("validate", measured, tmp_path / "points.csv")
     assert "sensitivity" in done.stdout and "Traceback" not in done.stderr
     folder = measured / "validation" / "points"
     keys = ["section", "field"]
