@@ -147,13 +147,16 @@ def seed(good: Good) -> np.random.Generator:
     return np.random.default_rng(list(good.name.encode()))
 
 
-def judge_section(good: Good) -> Iterator[dict[str, object]]:
-    tissue, found = look(good.pixels, MPP, focus=True)
+def judge_section(good: Good, part: int, parts: int) -> Iterator[dict[str, object]]:
+    """Rows of the good section (with part 0), and of every so many-th artefact on it."""
+    tissue, found = look(good.pixels, MPP, focus=part == 0)
     for kind, mask in {**found, "any": np.any(list(found.values()), axis=0)}.items():
+        if part:
+            break
         share = float(mask.sum() / tissue.sum())
         yield {"kind": good.kind, "fault": f"none: {kind}", "strength": "", "share": share, "false": share}
     large = fit_mask(tissue, shrink(good.pixels, MPP, 1.0).shape)
-    for name, strength, mpp, plant in list_faults(good, large):
+    for name, strength, mpp, plant in [*list_faults(good, large)][part::parts]:
         planted = plant()
         truth = fit_mask(planted.mask, tissue.shape) & tissue
         near = cv2.dilate(truth.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
@@ -187,14 +190,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=8100)
     parser.add_argument("--slides", type=Path, nargs="*", default=[], help="slides of 0.4 um/px")
     parser.add_argument("--out", type=Path, help="CSV for every section and artefact")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), help="of so many: a share of the artefacts"
+    )
+    parser.add_argument("--table", type=Path, nargs="+", help="only tabulate such files")
     args = parser.parse_args()
+    if args.table:
+        tabulate(pd.concat([pd.read_csv(path, keep_default_na=False) for path in args.table]))
+        return
     rows: list[dict[str, object]] = []
     for goods in (render_sections(args.rendered, args.seed), read_slides(args.slides, 0.4)):
         for good in goods:
-            rows.extend(judge_section(good))
+            rows.extend(judge_section(good, *args.part))
             if args.out:
                 pd.DataFrame(rows).to_csv(args.out, index=False)
-    table = pd.DataFrame(rows)
+    tabulate(pd.DataFrame(rows))
+
+
+def tabulate(table: pd.DataFrame) -> None:
     print(format_table(summarise(table)))
     good_rows = table[table["fault"].str.startswith("none")]
     shares = good_rows.groupby(["kind", "fault"], sort=False)["share"].agg(["mean", "max", "count"])
