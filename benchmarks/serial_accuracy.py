@@ -176,7 +176,8 @@ def plant_tissue(rng: np.random.Generator, blocks: int, fields: int) -> list[Win
         for corner in draw_corners(rng, layout.tissue, fields):
             points = [table[["x_um", "y_um"]].to_numpy() - corner for table in both]
             marks = [table["positive"].to_numpy(bool) for table in both]
-            windows.append(make_window(f"b{block}", DISC, *points, *marks))
+            place = both[1]["place"].to_numpy(str)
+            windows.append(make_window(f"b{block}", DISC, *points, *marks, place))
     return windows
 
 

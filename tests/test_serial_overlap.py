@@ -113,6 +113,21 @@ def test_sites_on_the_cells_there_are_say_nothing_where_all_cells_are_in_infiltr
     assert shuffle_markers(windows, rng, draws=99).p <= 0.05
 
 
+def test_markers_that_prefer_one_place_do_not_overlap_for_that() -> None:
+    """Both prefer a common band, the perimysium, and have no sites beyond that."""
+    rng = np.random.default_rng(5)
+    windows, unknown = [], []
+    for _ in range(8):
+        cells = rng.uniform(0, 550, (600, 2))
+        band = np.abs(cells[:, 0] - rng.uniform(100, 450)) < 60
+        marks = [rng.random(600) < np.where(band, 0.3, 0.02) for _ in range(2)]
+        place = np.where(band, "perimysial", "endomysial")
+        windows.append(make_window("b", DISC, cells, cells, *marks, place))
+        unknown.append(make_window("b", DISC, cells, cells, *marks))
+    assert move_labels(windows, np.random.default_rng(0), draws=99).p > 0.05
+    assert move_labels(unknown, np.random.default_rng(0), draws=99).p == pytest.approx(0.01)
+
+
 def test_an_envelope_without_pairs_says_nothing() -> None:
     empty = make_window("b", DISC, np.empty((0, 2)), np.empty((0, 2)), np.empty(0, bool), np.empty(0, bool))
     assert np.isnan(shuffle_markers([empty] * 3, np.random.default_rng(0), draws=9).p)
@@ -201,12 +216,14 @@ def test_windows_are_where_fields_of_both_sections_lie() -> None:
             {"field": [7, 7], "x_um": [340.0, 450.0], "y_um": [200.0] * 2, "positive": [False, True]}
         ),
     )
+    cells = (cells[0].assign(place="endomysial"), cells[1].assign(place=["endomysial", "perimysial"]))
     transforms = (make_affine([[1, 0, 0], [0, 1, 0]]), make_affine([[1, 0, 100], [0, 1, 0]]))
     (window,) = list_windows("b", ([first], [second]), cells, transforms)
     assert window.area_um2 == pytest.approx(100 * 200, rel=0.06)
     assert len(window.first) == len(window.second) == 1
     assert window.first_positive.tolist() == [True]
     assert window.second_positive.tolist() == [False]
+    assert window.second_place.tolist() == ["endomysial"]
     assert (window.second - window.first)[0].tolist() == pytest.approx([-10.0, 0.0], abs=0.01)
 
 

@@ -52,7 +52,7 @@ class Measured:
     fields : tuple of Field
         With status `ok`.
     cells : DataFrame
-        field, x_um, y_um, positive of every cell that may count.
+        field, x_um, y_um, positive, place of every cell that may count.
     draw : str
         `matched` or `independent`.
     """
@@ -101,7 +101,7 @@ def read_measured(run: Path, section: Section, protocol: Protocol) -> Measured |
     objects = read_objects(folder / "objects.parquet")
     cells = objects[objects["kind"].eq("cell") & select_countable(objects, protocol.markers[section.marker])]
     receipt = read_json(folder / "receipt.json") or {}
-    kept = cells[["field", "x_um", "y_um", "positive"]].reset_index(drop=True)
+    kept = cells[["field", "x_um", "y_um", "positive", "place"]].reset_index(drop=True)
     return Measured(fields, kept, str(receipt.get("draw", "independent")))
 
 

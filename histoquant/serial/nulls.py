@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.spatial.distance import cdist
 
 from histoquant.serial.overlap import RADII_UM
@@ -94,10 +95,11 @@ def move_labels(
 ) -> Envelope:
     """Put the second marker's sites of each window on the cells of another of its block.
 
-    The share of cells that are positive, smoothed, is turned or flipped as a map; of the cells that the
-    second section has at the new place, as many as were are drawn by it. Chance then leaves all cells where
-    they are and each marker its own sites: what both markers share because cells lie between fibers and in
-    infiltrates is no overlap.
+    How many cells are positive, by how many are in the biopsy where they sit (endomysial, perimysial and so
+    on), is smoothed and turned or flipped as a map; of the cells that the second section has at the new
+    place, as many as were are drawn by the map and by the share of where they sit. Chance then leaves all
+    cells where they are and each marker its own sites: what both markers share because cells lie between
+    fibers and in infiltrates, and more of them are positive in the perimysium, is no overlap.
 
     Parameters
     ----------
@@ -111,8 +113,9 @@ def move_labels(
     first = [window.first[window.first_positive] for window in windows]
     second = [window.second[window.second_positive] for window in windows]
     middles = [_find_middle(window) for window in windows]
-    shares = [_map_share(window) for window in windows]
     blocks = np.array([window.block for window in windows])
+    usual = _find_rates(windows)
+    maps = [_map_excess(window, rate) for window, rate in zip(windows, usual, strict=True)]
     total = sum(map(len, second))
 
     def draw() -> Floats:
@@ -124,7 +127,8 @@ def move_labels(
         for at, window in enumerate(windows):
             come = source[at]
             places = (window.second - middles[at]) @ _turn(rng) + middles[come]
-            chosen = _draw_cells(_look_up(shares[come], places), len(second[come]), rng)
+            odds = _look_up(maps[come], places) * usual[at]
+            chosen = _draw_cells(odds, len(second[come]), rng)
             kept += len(chosen)
             counts += _count(first[at], window.second[chosen], radii_um)
         return counts * total / max(kept, 1)
@@ -135,13 +139,27 @@ def move_labels(
     return _judge(observed, draw, radii_um, draws)
 
 
-def _map_share(window: Window) -> Floats:
-    """Share of the second section's cells that are positive, smoothed, at `PIXEL_UM`."""
+def _find_rates(windows: Sequence[Window]) -> list[Floats]:
+    """Share of positive cells among those that sit alike in a block, for every cell of the second section."""
+    table = pd.concat(
+        [
+            pd.DataFrame(
+                {"window": at, "block": w.block, "place": w.second_place, "positive": w.second_positive}
+            )
+            for at, w in enumerate(windows)
+        ]
+    )
+    rate = table.groupby(["block", "place"])["positive"].transform("mean").to_numpy(float)
+    return [rate[(table["window"] == at).to_numpy()] for at in range(len(windows))]
+
+
+def _map_excess(window: Window, rate: Floats) -> Floats:
+    """Positive cells by those expected of where cells sit, both smoothed, at `PIXEL_UM`."""
     maps = []
-    for points in (window.second[window.second_positive], window.second):
+    for weight in (window.second_positive.astype(np.float32), rate.astype(np.float32)):
         image = np.zeros(window.mask.shape, np.float32)
-        column, row = np.floor(points / PIXEL_UM).astype(int).T
-        np.add.at(image, (row, column), 1)
+        column, row = np.floor(window.second / PIXEL_UM).astype(int).T
+        np.add.at(image, (row, column), weight)
         maps.append(cv2.GaussianBlur(image, (0, 0), _SMOOTH_UM / PIXEL_UM, borderType=cv2.BORDER_CONSTANT))
     return np.asarray(maps[0] / np.maximum(maps[1], 1e-9), float)
 

@@ -15,6 +15,7 @@ from histoquant.serial.transform import Transform, map_points, unmap_points
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Names = npt.NDArray[np.str_]
 
 PIXEL_UM = 5.0
 """Pixel size of a window's mask."""
@@ -36,6 +37,8 @@ class Window:
         Every cell of either section, x and y, um from the mask's upper left corner.
     first_positive, second_positive : ndarray of bool, shape (n,)
         Which of them are positive.
+    second_place : ndarray of str, shape (n,)
+        Where each cell of the second section sits: endomysial, perimysial and so on; empty where not known.
     """
 
     block: str
@@ -44,6 +47,7 @@ class Window:
     second: Floats
     first_positive: Mask
     second_positive: Mask
+    second_place: Names
 
     @property
     def area_um2(self) -> float:
@@ -52,11 +56,18 @@ class Window:
 
 
 def make_window(
-    block: str, mask: Mask, first: Floats, second: Floats, first_positive: Mask, second_positive: Mask
+    block: str,
+    mask: Mask,
+    first: Floats,
+    second: Floats,
+    first_positive: Mask,
+    second_positive: Mask,
+    second_place: Names | None = None,
 ) -> Window:
     """Make a window of the cells that lie in its mask."""
     one, two = contains(mask, first), contains(mask, second)
-    return Window(block, mask, first[one], second[two], first_positive[one], second_positive[two])
+    place = np.full(len(second), "") if second_place is None else second_place
+    return Window(block, mask, first[one], second[two], first_positive[one], second_positive[two], place[two])
 
 
 def contains(mask: Mask, points: Floats) -> Mask:
@@ -82,7 +93,7 @@ def list_windows(
     fields : pair of sequences of Field
         Measured fields of either section.
     cells : pair of DataFrame
-        field, x_um, y_um, positive of every cell, on its own section.
+        field, x_um, y_um, positive, place of every cell, on its own section.
     transforms : pair of Transform
         From the block's reference to either section.
 
@@ -106,7 +117,8 @@ def list_windows(
             corner = np.array([left, top])
             points = [table[["x", "y"]].to_numpy(float) - corner for table in own]
             positive = [table["positive"].to_numpy(bool) for table in own]
-            windows.append(make_window(block, mask, points[0], points[1], positive[0], positive[1]))
+            place = own[1]["place"].to_numpy(str)
+            windows.append(make_window(block, mask, points[0], points[1], positive[0], positive[1], place))
     return windows
 
 
