@@ -14,7 +14,7 @@ from napari_histoquant.layers import KEY, UNITS, LayerData, outline_box
 
 PICTURE, EDGE, MARKS = "picture", "edge of the field", "marks"
 _COLORS = {"fiber": "#009e73", "positive": "#d55e00", "negative": "#0072b2", "uncertain": "#f0e442"}
-_SYMBOLS = {"fiber": "square", "positive": "disc", "negative": "ring", "uncertain": "x"}
+_SYMBOLS = {"fiber": "square", "positive": "disc", "negative": "diamond", "uncertain": "x"}
 _SIZE_UM = 7.0
 _REACH_UM = 15.0
 
@@ -40,7 +40,7 @@ def show_edge(field: Field) -> LayerData:
         "shape_type": "ellipse" if field.shape == "circle" else "rectangle",
         "face_color": "transparent",
         "edge_color": "black",
-        "edge_width": 2,
+        "edge_width": 1,
         "units": UNITS,
         "metadata": {KEY: {"kind": EDGE}},
     }
@@ -101,10 +101,10 @@ def describe_marks(reading: FieldReading, fibers: bool) -> str:
     Examples
     --------
     >>> describe_marks(FieldReading((Mark("fiber", 0, 0), Mark("positive", 1, 1))), True)
-    '1 fiber, 1 positive, 0 negative, 0 uncertain'
+    'fiber: 1, positive: 1, negative: 0, uncertain: 0'
     """
     kinds = [mark.kind for mark in reading.marks]
-    shown = [f"{kinds.count(kind)} {kind}" for kind in KINDS if fibers or kind != "fiber"]
+    shown = [f"{kind}: {kinds.count(kind)}" for kind in KINDS if fibers or kind != "fiber"]
     return ", ".join(shown) + ("; done" if reading.done else "")
 
 

@@ -21,6 +21,7 @@ KEY = "histoquant"
 """Key of a layer's metadata under which the plugin keeps what it knows of it."""
 FIELDS, POSITIVE, FIBERS, CELLS = "fields", "positive cells", "fibers", "cells"
 UNITS = ("um", "um")
+EDGE_UM = 4.0
 _CELL_UM = 7.0
 _POINT_COLUMNS = (
     *("object", "field", "counted", "straddling", "dab_od", "confidence", "nucleus", "place", "fiber"),
@@ -84,7 +85,7 @@ def show_fields(fields: Sequence[Field], rows: pd.DataFrame | None = None) -> La
         "features": features,
         "face_color": "transparent",
         "edge_color": "black",
-        "edge_width": 4,
+        "edge_width": EDGE_UM,
         "units": UNITS,
         "metadata": {KEY: {"kind": FIELDS}},
     }

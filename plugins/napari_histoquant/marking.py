@@ -98,7 +98,7 @@ def show_meant(rings: Sequence[Points], offset_um: float = 0.0) -> LayerData:
     properties: dict[str, Any] = {
         "name": MEANT,
         "ndim": 2,
-        "edge_width": 1.5,
+        "edge_width": 0.8,
         "edge_color": _YELLOW,
         "face_color": "transparent",
         "units": UNITS,

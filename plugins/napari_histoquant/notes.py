@@ -9,10 +9,10 @@ from magicgui.widgets import Label
 _LINES = 4
 
 
-def make_note() -> Any:
-    """An empty label whose text is broken into lines."""
+def make_note(lines: int = _LINES) -> Any:
+    """An empty label whose text is broken into lines, with room for so many."""
     label = Label(value="")
     label.native.setWordWrap(True)
     # The form gives a label one line, however many its text has.
-    label.native.setMinimumHeight(_LINES * label.native.fontMetrics().lineSpacing())
+    label.native.setMinimumHeight(lines * label.native.fontMetrics().lineSpacing())
     return label

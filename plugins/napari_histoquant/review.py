@@ -30,7 +30,7 @@ from histoquant.errors import EditError, HistoquantError
 from napari_histoquant.background import start
 from napari_histoquant.describing import describe_counts, describe_last, describe_object, list_queue
 from napari_histoquant.docked import is_undocked
-from napari_histoquant.layers import FIELDS, KEY
+from napari_histoquant.layers import EDGE_UM, FIELDS, KEY
 from napari_histoquant.marking import DRAWING, show_drawing, show_meant, show_review
 from napari_histoquant.messages import guard, show_info, show_warning
 from napari_histoquant.refreshing import refresh_layer
@@ -42,6 +42,7 @@ Place = tuple[float, float]
 _CELL_RADIUS_UM = 4.5
 _QUEUE = 200
 _VIEW_UM = 160.0
+_FINE_UM = 0.7
 _HOW = {
     "add_polygon": "Click the corners of the outline, double-click at the end.",
     "add_line": "Drag a line across the object.",
@@ -153,6 +154,7 @@ class ReviewWidget(QWidget):
 
     def _accept(self, review: Review) -> None:
         self.review = review
+        self._draw_edges(_FINE_UM)
         for note in review.history.notes:
             show_warning(note)
         self.begin.setText("End review")
@@ -174,11 +176,18 @@ class ReviewWidget(QWidget):
         """End the review; everything is kept already."""
         if self.review is not None:
             self.review.close()
+            self._draw_edges(EDGE_UM)
         self.review, self.object, self.wanted = None, None, None
         self.begin.setText("Start review")
         self._enable(False)
         self.queue.clear()
         self.about.setText("")
+
+    def _draw_edges(self, width_um: float) -> None:
+        """Draw the fields' edges so wide: what they cut must be seen."""
+        layer = find_layer(self.viewer, FIELDS)
+        if layer is not None:
+            layer.edge_width = [width_um] * layer.nshapes
 
     def closeEvent(self, event: Any) -> None:
         """Let the trail go; called by Qt."""

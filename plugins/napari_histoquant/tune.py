@@ -67,7 +67,7 @@ class TuneWidget(Container):
             tooltip=MarkerSettings.model_fields["threshold_od"].description or "",
         )
         self.preview = PushButton(text="Preview", tooltip="Measure the field with these settings.")
-        self.about = make_note()
+        self.about = make_note(6)
         self.file = FileEdit(label="protocol", mode="w", filter="Protocol (*.toml)", nullable=True)
         self.load = PushButton(text="Load protocol", tooltip="The laboratory's settings.")
         self.save = PushButton(text="Save protocol", tooltip="For Draw fields, and for --protocol.")

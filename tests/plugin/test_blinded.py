@@ -77,7 +77,7 @@ def test_fields_are_read_blinded_by_keys_and_clicks(viewer: Any, run: Path, mess
         *(("positive", 10.0, 20.0), ("negative", -30.0, 0.0), ("uncertain", 0.0, 40.0)),
         ("fiber", 50.0, 50.0),
     ]
-    assert widget.counts.text() == "1 fiber, 1 positive, 1 negative, 1 uncertain"
+    assert widget.counts.text() == "fiber: 1, positive: 1, negative: 1, uncertain: 1"
     assert len(viewer.layers["marks"].data) == 4
     press(Qt.Key.Key_P, (500.0, 0.0))
     assert messages[-1].startswith("That is outside the field.")
@@ -126,7 +126,7 @@ def test_a_reading_without_fibers_refuses_them_and_ends_with_its_picture(
     widget.begin.click()
     widget.buttons["fiber"].click()
     assert messages[-1].startswith("Fibers are not counted in this reading.")
-    assert widget.counts.text() == "0 positive, 0 negative, 0 uncertain"
+    assert widget.counts.text() == "positive: 0, negative: 0, uncertain: 0"
     viewer.layers.remove("picture")
     assert widget.reading is None and "The reading ends" in messages[-1]
     with open_reading(run, "Li") as reading:

@@ -51,6 +51,7 @@ def test_a_section_is_reviewed_by_keys_and_clicks(viewer: Any, run: Path, messag
     widget.begin.click()
     wait_for(lambda: widget.review is not None)
     assert widget.field and "No object is chosen" in widget.about.text()
+    assert set(viewer.layers["fields"].edge_width) == {0.7}, "an edge hides nothing that it cuts"
     messages.clear()
 
     def press(key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
@@ -104,6 +105,7 @@ def test_a_section_is_reviewed_by_keys_and_clicks(viewer: Any, run: Path, messag
     assert "Signed" in widget.last.text()
     widget.begin.click()
     assert widget.review is None and not widget.sign.isEnabled()
+    assert set(viewer.layers["fields"].edge_width) == {4.0}
 
 
 def test_objects_are_drawn_with_the_mouse(viewer: Any, run: Path, messages: list[str]) -> None:
