@@ -188,6 +188,7 @@ class ReviewWidget(QWidget):
         layer = find_layer(self.viewer, FIELDS)
         if layer is not None:
             layer.edge_width = [width_um] * layer.nshapes
+            layer.refresh()  # the setter draws nothing
 
     def closeEvent(self, event: Any) -> None:
         """Let the trail go; called by Qt."""
