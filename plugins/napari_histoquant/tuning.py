@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import tomli_w
 
-from histoquant.cells import find_cells
+from histoquant.cells import find_cells_of_field
 from histoquant.counts import count_field
 from histoquant.errors import HistoquantError
 from histoquant.fibers import get_segmenter
@@ -85,8 +85,8 @@ def tune_field(drawn: Drawn, number: int, protocol: Protocol) -> Tuned:
     marker = settings.markers[name]
     _, stains = read_field(task, marker, settings)
     fibers = get_segmenter(settings.fibers)(stains)
-    cells = find_cells(stains, settings.cells, marker.compartment)
     inside = find_inside(task.field, task.annotations, stains)
+    cells = find_cells_of_field(stains, inside, settings.cells, marker.compartment)
     how = (marker, settings.cells, settings.fibers)
     objects = list_objects(number, fibers, cells, stains, inside, *how)
     return Tuned(task, stains, objects, name, marker.threshold_od)
