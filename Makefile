@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The plugin's tests open windows, on a display of their own where there is one to be had.
 DISPLAYED := $(if $(shell command -v xvfb-run 2>/dev/null),xvfb-run -a)
 
-.PHONY: demo test lint format docs notebooks bench bench-accuracy bench-speed clean
+.PHONY: demo test lint format docs pictures notebooks bench bench-accuracy bench-speed clean
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -37,6 +37,10 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs site/html
 	@echo site/html/index.html
+
+# Pictures of docs/napari.md, from a window that nobody looks at; some minutes.
+pictures: $(STAMP)
+	$(DISPLAYED) $(BIN)/python docs/make_pictures.py
 
 # Runs every notebook from its .py and keeps what it shows; takes a minute or two.
 notebooks: $(STAMP)
