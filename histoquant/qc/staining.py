@@ -157,7 +157,8 @@ def measure_clipping(pixels: Pixels) -> float:
     >>> measure_clipping(np.array([[[0, 90, 90], [80, 90, 90], [255, 255, 255]]], np.uint8))
     0.5
     """
-    low, high = pixels.min(axis=2), pixels.max(axis=2)
+    red, green, blue = cv2.split(pixels)
+    low, high = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
     scanned = low < _BRIGHTEST
     if not scanned.any():
         return float("nan")
