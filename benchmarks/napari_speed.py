@@ -4,8 +4,9 @@ A real window on a display that nobody looks at, drawn by the processor (no grap
 desk's machine are better. Times are by the clock, since a user waits by the clock, and of the processor (all
 threads), which other work on the machine does not lengthen. Every question is asked in a process of its own.
 
-open  a slide of 40,000 x 40,000 px, from the call to the first picture, and the memory of the process
-pan   a frame while the view moves over 10,000 cells and 3,000 fibers shown, as labels and points
+threshold  a new threshold in Tune, from the value set to the window drawn anew, one default field
+open       a slide of 40,000 x 40,000 px, from the call to the first picture, and the memory of the process
+pan        a frame while the view moves over 10,000 cells and 3,000 fibers shown, as labels and points
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import tifffile
 
 SIDE_PX, TILE_PX, MPP = 40_000, 512, 0.25
 CELLS, FIBERS = 10_000, 3_000
-GOALS = {"open": "2 s, 1 GB", "pan": "50 ms"}
+GOALS = {"threshold": "300 ms", "open": "2 s, 1 GB", "pan": "50 ms"}
 
 
 def main() -> None:
@@ -103,6 +104,38 @@ def draw_frame(viewer: Any) -> None:
     canvas._scene_canvas._backend.update()
     canvas._scene_canvas.render()
     QApplication.processEvents()
+
+
+def ask_threshold(folder: Path) -> dict[str, Any]:
+    from napari_histoquant.drawing import Request, draw_fields, show_drawn
+    from napari_histoquant.opening import add_layers
+    from napari_histoquant.scene import find_slide
+    from napari_histoquant.tuning import tune_field
+
+    from histoquant.protocol import Protocol
+    from histoquant.synthetic import LayoutSettings, RenderSettings, render_section, write_section
+
+    slide = folder / "P01-CD19.svs"
+    if not slide.is_file():
+        settings = RenderSettings(size_um=(1800.0, 1600.0), layout=LayoutSettings(foci_per_mm2=5.0))
+        write_section(render_section(np.random.default_rng(5), settings), slide)
+    viewer = open_window()
+    add_layers(viewer, slide)
+    protocol = Protocol.model_validate({"fields": {"count": 1}})
+    request = Request(folder / "results", "P01", "a", "CD19", 0, protocol)
+    drawn = draw_fields(find_slide(viewer), [], request, "a benchmark")
+    show_drawn(viewer, drawn)
+    _, widget = viewer.window.add_plugin_dock_widget("histoquant", "Tune")
+    widget._accept(tune_field(drawn, 1, widget.choose_protocol()))
+    times: list[tuple[float, float]] = []
+    for step in range(20):
+        draw_frame(viewer)
+        start = Start()
+        widget.threshold.value = 0.05 + 0.01 * step
+        draw_frame(viewer)
+        times.append(start.tell())
+    cells = int(widget.tuned.objects["kind"].eq("cell").sum())
+    return {**tell(times), "cells in the field and its margin": cells}
 
 
 def ask_open(folder: Path) -> dict[str, Any]:
@@ -214,7 +247,7 @@ def read_memory_mb() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-ASK = {"open": ask_open, "pan": ask_pan}
+ASK = {"threshold": ask_threshold, "open": ask_open, "pan": ask_pan}
 
 if __name__ == "__main__":
     main()
