@@ -68,6 +68,7 @@ ORDER = (
     ),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
+LATE = {"dask", "distributed", "zarr"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}
 FILE_METHODS = {
     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "rmdir", "unlink"),
@@ -133,6 +134,16 @@ def test_nothing_in_the_library_knows_a_window(path: Path) -> None:
     names = set(list_imports(parse(path)))
     assert {name.split(".")[0] for name in names} & GRAPHICAL == set()
     assert [name for name in names if "pyplot" in name] == []
+
+
+def test_what_few_commands_need_is_imported_late() -> None:
+    """Each takes a second, and every command would."""
+    early = []
+    for path in MODULES:
+        top = [node for node in parse(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {name.split(".")[0] for name in list_imports(ast.Module(top, []))}
+        early += [f"{path.name}: {name}" for name in names & LATE]
+    assert early == []
 
 
 @pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.relative_to(ROOT).as_posix())
