@@ -135,8 +135,8 @@ def name_models(models: Path | None) -> str:
 
 def measure_sections(args: argparse.Namespace) -> pd.DataFrame:
     """Whole runs: the rendered study, and restained sections by the network that left them out."""
-    rendered = args.cache / f"run rendered {args.seed} {_sign(None)}.pickle"
-    parts = [keep(rendered, lambda: run_accuracy.measure_rendered(args.seed))]
+    rendered = args.cache / f"run rendered {args.patients} {args.seed} {_sign(None)}.pickle"
+    parts = [keep(rendered, lambda: run_accuracy.measure_rendered(args.seed, args.patients))]
     if args.models is not None and SHARED.is_dir():
         for plan in run_accuracy.plan_restained(args.plain, args.hard, args.seed):
             parts.append(measure_restained(plan, args.models, args.cache))
@@ -166,6 +166,7 @@ def write_page(args: argparse.Namespace) -> str:
         number=args.number,
         plain=args.plain,
         hard=args.hard,
+        patients=args.patients,
         models=name_models(models),
         fibers=format_table(fibers),
         cells=format_table(cells),
@@ -184,6 +185,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=8_000, help="of rendered and restained images")
     parser.add_argument("--number", type=int, default=4, help="images per kind of cell benchmark")
+    parser.add_argument("--patients", type=int, default=4, help="per group of the rendered study")
     parser.add_argument("--plain", type=int, default=20, help="restained sections measured as runs")
     parser.add_argument("--hard", type=int, default=6, help="hard restained sections measured as runs")
     parser.add_argument(

@@ -97,11 +97,11 @@ def run_study(table: Path, out: Path, protocol: Path, *more: str) -> None:
         raise SystemExit(done.returncode)
 
 
-def measure_rendered(seed: int) -> pd.DataFrame:
-    """A rendered study of 24 sections, ten fields each."""
+def measure_rendered(seed: int, patients: int = 4) -> pd.DataFrame:
+    """A rendered study: two groups of so many patients, three sections each, ten fields per section."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plan = StudyPlan(patients=(4, 4), render=RenderSettings(size_um=(2600.0, 2600.0)))
+        plan = StudyPlan(patients=(patients, patients), render=RenderSettings(size_um=(2600.0, 2600.0)))
         table = write_study(folder / "study", plan, seed, workers=2)
         protocol = folder / "default.toml"
         protocol.write_text("")
@@ -163,10 +163,11 @@ def main() -> None:
         help="folder with without01.onnx and without02.onnx",
     )
     parser.add_argument("--seed", type=int, default=70)
+    parser.add_argument("--patients", type=int, default=4, help="per group of the rendered study")
     parser.add_argument("--plain", type=int, default=20, help="restained sections")
     parser.add_argument("--hard", type=int, default=6, help="hard restained sections")
     args = parser.parse_args()
-    parts = [measure_rendered(args.seed)]
+    parts = [measure_rendered(args.seed, args.patients)]
     if args.models and SHARED.is_dir():
         parts.append(measure_restained(plan_restained(args.plain, args.hard, args.seed), args.models))
     table = pd.concat(parts, ignore_index=True)
