@@ -80,10 +80,10 @@ def _hand_over(inner: Any, outer: Future[Any]) -> None:
     """Pass on a result or an error as the rest of the program knows it."""
     try:
         outer.set_result(inner.result())
-    except (CancelledError, OSError) as error:
-        outer.set_exception(BrokenExecutor(f"{_GONE} ({error})"))
     except Exception as error:
-        outer.set_exception(_translate(error))
+        # What a task raised is its own, an OSError too; without a task's error the way to it is gone.
+        lost = isinstance(error, CancelledError | OSError) and inner.status != "error"
+        outer.set_exception(BrokenExecutor(f"{_GONE} ({error})") if lost else _translate(error))
 
 
 def _translate(error: Exception) -> Exception:

@@ -73,18 +73,22 @@ def die_once(mark: str) -> str:
 def divide(by: int) -> float:
     if by == 7:
         raise HistoquantError("is seven", "row 7", "give another")
+    if by == 8:
+        raise FileNotFoundError("a share of the worker's own is gone")
     return 1 / by
 
 
 def test_results_and_errors_come_back(scheduler: str) -> None:
     with ClusterExecutor(scheduler) as executor:
         assert executor.slots == 2
-        found = [executor.submit(divide, by) for by in (2, 0, 7)]
+        found = [executor.submit(divide, by) for by in (2, 0, 7, 8)]
         assert found[0].result(60) == 0.5
         with pytest.raises(ZeroDivisionError):
             found[1].result(60)
         with pytest.raises(HistoquantError, match="row 7"):
             found[2].result(60)
+        with pytest.raises(FileNotFoundError, match="share"):  # the scheduler is still there
+            found[3].result(60)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
