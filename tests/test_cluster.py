@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_tasks import die_once, divide, wait_long
 from conftest import invoke
 
 from histoquant import cluster
@@ -22,10 +22,15 @@ from histoquant.errors import HistoquantError, WorkerError
 
 CLUSTER = """
 import sys
-from distributed import LocalCluster
 if __name__ == "__main__":
+    from distributed import LocalCluster
     with LocalCluster(
-        n_workers=int(sys.argv[1]), threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=int(sys.argv[1]),
+        processes=int(sys.argv[1]) > 1,
+        protocol="tcp",
+        threads_per_worker=1,
+        dashboard_address=None,
+        silence_logs=50,
     ) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
@@ -41,7 +46,7 @@ def start_cluster(folder: Path, workers: int) -> tuple[subprocess.Popen[str], st
         stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
-        # The functions of this file are found there.
+        # The tasks are found there.
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     assert process.stdout is not None
@@ -61,21 +66,6 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process, address = start_cluster(tmp_path_factory.mktemp("cluster"), 2)
     yield address
     end_cluster(process)
-
-
-def die_once(mark: str) -> str:
-    if not Path(mark).exists():
-        Path(mark).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "done"
-
-
-def divide(by: int) -> float:
-    if by == 7:
-        raise HistoquantError("is seven", "row 7", "give another")
-    if by == 8:
-        raise FileNotFoundError("a share of the worker's own is gone")
-    return 1 / by
 
 
 def test_results_and_errors_come_back(scheduler: str) -> None:
@@ -126,12 +116,6 @@ def test_a_lost_scheduler_breaks_the_executor(tmp_path: Path) -> None:
         process.communicate()
         with pytest.raises(BrokenExecutor, match="scheduler was lost"):
             future.result(120)
-
-
-def wait_long() -> None:
-    import time
-
-    time.sleep(300)
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
