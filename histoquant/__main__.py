@@ -1,6 +1,7 @@
 """`python -m histoquant`."""
 
-from histoquant.cli import main
-
 if __name__ == "__main__":
+    # Not above: worker processes load this module too, and need no command line.
+    from histoquant.cli import main
+
     main()

@@ -157,7 +157,7 @@ def test_stats_and_report_work_again_from_stored_tables(measured: Path, tmp_path
     for name in ("patients.csv", "statistics.csv", "report.html"):
         (out / name).unlink()
     assert invoke("stats", out).returncode == 0
-    assert call("report", out).returncode == 0
+    assert invoke("report", out).returncode == 0
     assert read_tables(out) == read_tables(measured)
     assert "P01" in (out / "report.html").read_text(encoding="utf-8")
     assert invoke("report", tmp_path).returncode == 2
@@ -433,7 +433,7 @@ def test_fields_draws_without_measuring(small_study: Path, measured: Path, tmp_p
 
 
 def test_info_tells_the_pixel_size(small_study: Path) -> None:
-    done = call("info", small_study / "slides" / "P01-CD19.svs")
+    done = invoke("info", small_study / "slides" / "P01-CD19.svs")
     assert done.returncode == 0 and "1600 x 1600" in done.stdout and "0.5" in done.stdout
 
 
@@ -451,7 +451,8 @@ def test_odd_files_end_with_1_and_the_good_section_is_measured(small_study: Path
     rows = [{"patient": path.name, "marker": "CD19", "slide": path} for path in sorted(odd.iterdir())]
     rows.append({"patient": "good", "marker": "CD19", "slide": small_study / "slides" / "P02-CD19.svs"})
     write_rows(tmp_path / "STUDY.csv", [{"group": "", **row} for row in rows])
-    done = call("run", tmp_path / "STUDY.csv", "--out", tmp_path / "out", "--fields", 1)
+    shutil.copy(small_study / "PROTOCOL.toml", tmp_path)
+    done = run(tmp_path, tmp_path / "out", "STUDY.csv", "--fields", 1)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     table = pd.read_csv(tmp_path / "out" / "sections.csv").set_index("patient")
     assert table["status"].drop("good").eq("failed").all() and table["reason"].drop("good").ne("").all()

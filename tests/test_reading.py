@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call
+from conftest import invoke
 
 from histoquant.errors import EditError, HistoquantError, ResultsError, StorageError
 from histoquant.geometry import Field, contains_points
@@ -154,9 +154,9 @@ def test_a_reading_is_a_truth_that_validate_takes(run: Path) -> None:
     both = fields.merge(counts, on=["section", "field"], suffixes=("", "_read"))
     assert len(both) == len(fields)
     assert both["fibers"].astype(float).tolist() == both["fibers_read"].tolist()
-    done = call("validate", run, run / "readings" / "Li" / "Li.csv")
+    done = invoke("validate", run, run / "readings" / "Li" / "Li.csv")
     assert done.returncode == 0, done.stderr
-    done = call("validate", run, run / "readings" / "Li" / "Li cells.csv")
+    done = invoke("validate", run, run / "readings" / "Li" / "Li cells.csv")
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
     agreement = pd.read_csv(run / "validation" / "Li" / "agreement.csv")
     bias = agreement[agreement["measure"].eq("bias") & agreement["marker"].isna()]
@@ -178,7 +178,7 @@ def test_two_blinded_readers_are_compared_and_the_report_tells(run: Path) -> Non
             if first is not None:
                 marks[marks.index(first)] = Mark("negative", first.x_um, first.y_um)
             reading.save(number, marks, done=True)
-    done = call("agree", run, "Li", "Wang", "--blinded")
+    done = invoke("agree", run, "Li", "Wang", "--blinded")
     assert done.returncode == 0, done.stderr
     folder = run / "readers" / "blinded Li against Wang"
     pairs = pd.read_csv(folder / "fields.csv")
@@ -250,7 +250,7 @@ def test_what_cannot_be_read_is_told(run: Path, small_study: Path) -> None:
         reading.save(0, (), done=True)
     with pytest.raises(ResultsError, match="has no reading by Wang; it has readings by Li"):
         read_reading(run, "Wang")
-    done = call("agree", run, "Li", "Wang", "--blinded")
+    done = invoke("agree", run, "Li", "Wang", "--blinded")
     assert done.returncode == 2 and "no reading by Wang" in done.stderr and "Traceback" not in done.stderr
     folder = run / "readings" / "Li"
     for file, text, told in (
