@@ -338,7 +338,7 @@ def _prepare_slide(slide: Slide, section: Section, source: Source, protocol: Pro
     avoided = avoid_artefacts(slide, tissue, overview.mpp, protocol.qc)
     tissue, forbidden = tissue & ~avoided.mask, forbidden | avoided.mask
     draw = _choose_fields(section, tissue, forbidden, overview.mpp, protocol, seed, avoided)
-    sample = _sample_tissue(slide, draw.fields) if protocol.stain.vectors == "auto" else overview.pixels
+    sample = sample_tissue(slide, draw.fields) if protocol.stain.vectors == "auto" else overview.pixels
     white, vectors, how = choose_stains(protocol.stain, overview.pixels, sample)
     tasks = tuple(
         FieldTask(source.path, mpp, "slide", field, white, vectors, annotations, share, origin)
@@ -478,8 +478,20 @@ def _apply(annotations: Annotations, tissue: Mask, overview: Patch) -> tuple[Mas
     return tissue & ~forbidden, forbidden
 
 
-def _sample_tissue(slide: Slide, fields: Sequence[Field]) -> npt.NDArray[np.uint8]:
-    """Pixels of some fields, fine enough to resolve nuclei."""
+def sample_tissue(slide: Slide, fields: Sequence[Field]) -> npt.NDArray[np.uint8]:
+    """Read what stain vectors are estimated from: pixels of some fields, fine enough to resolve nuclei.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide.
+    fields : sequence of Field
+        In the order in which they were drawn; the first five are read.
+
+    Returns
+    -------
+    ndarray of uint8, shape (pixels, 1, 3)
+    """
     patches = [
         slide.read(field.left_um, field.top_um, field.width_um, field.height_um, _SAMPLE_MPP).pixels
         for field in fields[:_SAMPLE_FIELDS]

@@ -31,7 +31,7 @@ from histoquant.protocol import (
     validate_protocol,
 )
 from histoquant.report import RunTables, build_report
-from histoquant.sensitivity import suggest_thresholds, try_thresholds
+from histoquant.sensitivity import suggest_thresholds, try_thresholds, try_vectors
 from histoquant.stats import compute_statistics
 from histoquant.study import Section, Study, encode_name
 from histoquant.tables import (
@@ -47,7 +47,18 @@ _RULES = ("half_area", "centroid", "clipped", "whole")
 _PLACE = ("center_x_um", "center_y_um", "width_um", "height_um")
 _JUDGED = ["status", "reason", "positive_cells"]
 _OBJECT_COLUMNS = (
-    *("field", "kind", "x_um", "y_um", "area_um2", "min_feret_um", "fraction_in_field", "positive", "reason"),
+    *(
+        "field",
+        "kind",
+        "label",
+        "x_um",
+        "y_um",
+        "area_um2",
+        "min_feret_um",
+        "fraction_in_field",
+        "positive",
+        "reason",
+    ),
     "dab_od",
 )
 _AGREEMENT_COLUMNS = ("marker", "level", "quantity", "measure", "n", "estimate", "ci_low", "ci_high")
@@ -244,6 +255,10 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
     negative = read_objects(path, fields, sections, protocol, reviewer, "negative")
     thresholds = suggest_thresholds(negative, sections, protocol.markers)
     results.write_table(folder / "sensitivity.csv", sensitivity)
+    tried = results.read_vectors(path, sections) if reviewer is None else None
+    if tried is not None:
+        by_vectors = try_vectors(objects, tried[1], fields, sections, protocol)
+        results.write_table(path / "sensitivity_vectors.csv", by_vectors)
     results.write_table(folder / "thresholds.csv", thresholds)
     up = "" if reviewer is None else "../../"
     if reviewer is not None:
@@ -262,6 +277,7 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
             rules=compare_rules(objects, fields),
             sizes=list_sizes(objects, sections),
             sensitivity=sensitivity,
+            vectors=None if tried is None else (by_vectors, tried[0]),
             thresholds=thresholds,
             validations=_read_validations(path, reviewer),
             readings=_read_comparisons(path, "blinded ") if reviewer is None else {},
@@ -319,7 +335,8 @@ def read_objects(
     Returns
     -------
     DataFrame
-        section, field, kind, x_um, y_um, area_um2, min_feret_um, fraction_in_field, positive, reason, dab_od,
+        section, field, kind, label, x_um, y_um, area_um2, min_feret_um, fraction_in_field, positive, reason,
+        dab_od,
         and countable (may count at all).
     """
     parts = []

@@ -21,6 +21,7 @@ import tifffile
 from filelock import FileLock, Timeout
 
 from histoquant.errors import ResultsError, StorageError
+from histoquant.sensitivity import RECALLED_COLUMNS, VECTORS_COLUMNS
 from histoquant.study import encode_name
 
 RECORD = "measured.json"
@@ -305,6 +306,43 @@ def read_objects(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
+
+
+def read_vectors(path: Path, sections: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Read what `histoquant vectors` has kept in a run's folder.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    sections : DataFrame
+        sections.csv.
+
+    Returns
+    -------
+    vectors : DataFrame
+        vectors.csv, columns `VECTORS_COLUMNS`.
+    recalled : DataFrame
+        section and `RECALLED_COLUMNS`.
+        None instead of both unless they stand for every section that counts, in its batch: a section that is
+        measured anew loses its file.
+
+    Raises
+    ------
+    ResultsError
+        A file is damaged.
+    """
+    if not (path / "vectors.csv").is_file():
+        return None
+    tried = read_table(path / "vectors.csv", VECTORS_COLUMNS)
+    used = sections[sections["control"].eq("") & sections["status"].isin(["ok", "incomplete"])]
+    names, batches = used["section"], used["batch"]
+    files = {name: path / "sections" / encode_name(name) / "vectors.parquet" for name in names}
+    same = set(zip(names, batches, strict=True)) == set(zip(tried["section"], tried["batch"], strict=True))
+    if not files or not same or not all(file.is_file() for file in files.values()):
+        return None
+    parts = [read_objects(file).assign(section=name) for name, file in files.items()]
+    return tried, pd.concat(parts, ignore_index=True)[["section", *RECALLED_COLUMNS]]
 
 
 def encode_objects(objects: pd.DataFrame) -> bytes:

@@ -1,4 +1,4 @@
-"""What a threshold does to the result: others tried on stored objects, and what negative controls say."""
+"""What thresholds and stain vectors do to the result, and what negative controls say of thresholds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ Row = dict[str, Any]
 
 FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Factors by which every marker's threshold is changed."""
-SENSITIVITY_COLUMNS = (
-    *("analysis", "marker", "marker_2", "group", "group_2", "threshold_factor", "n", "n_2"),
-    *("estimate_name", "estimate", "p"),
+VECTORS = ("default", "slide", "batch")
+"""Stain vectors that are tried: the usual ones, those estimated on the slide, those of the slide's batch."""
+USED = "as used"
+"""What stands for the run's own vectors."""
+_KEYS = ("analysis", "marker", "marker_2", "group", "group_2")
+_VALUES = ("n", "n_2", "estimate_name", "estimate", "p")
+SENSITIVITY_COLUMNS = (*_KEYS, "threshold_factor", *_VALUES)
+SENSITIVITY_VECTORS_COLUMNS = (*_KEYS, "vectors", *_VALUES)
+RECALLED_COLUMNS = ("field", "label", "vectors", "positive", "countable", "dab_od")
+"""Cells of one section as they are called by other stain vectors."""
+VECTORS_COLUMNS = (
+    *("section", "batch", "slide_source", "slide_haematoxylin_deg", "slide_dab_deg"),
+    *("batch_haematoxylin_deg", "batch_dab_deg", "slide_vectors", "batch_vectors"),
 )
+"""Which vectors were tried on a section, and their angles to the default ones."""
 THRESHOLD_COLUMNS = ("batch", "marker", "cells", "dab_od_99", "threshold_od", "share_above", "note")
 _SHARE = 0.99
 _LEAST_CELLS = 200  # of which two lie beyond
@@ -58,17 +69,49 @@ def try_thresholds(
     marker = objects["section"].map(sections.set_index("section")["marker"])
     used = {name: protocol.markers.get(name, MarkerSettings()).threshold_od for name in marker.unique()}
     threshold = marker.map(used).to_numpy(float)
-    rows = []
-    for factor in FACTORS:
-        positive = recall_cells(objects, threshold, factor)
-        patients = _average(objects[positive], fields, sections, protocol)
-        rows += [row | {"threshold_factor": factor} for row in _compare(patients)]
-    table = pd.DataFrame(rows, columns=list(SENSITIVITY_COLUMNS))
-    order = table.drop_duplicates(list(SENSITIVITY_COLUMNS[:5])).reset_index(drop=True)
-    keys = list(SENSITIVITY_COLUMNS[:5])
-    rank = {tuple(row): at for at, row in enumerate(order[keys].itertuples(index=False, name=None))}
-    table["_rank"] = [rank[tuple(row)] for row in table[keys].itertuples(index=False, name=None)]
-    return table.sort_values(["_rank", "threshold_factor"], ignore_index=True).drop(columns="_rank")
+    found = {
+        factor: _average(objects[recall_cells(objects, threshold, factor)], fields, sections, protocol)
+        for factor in FACTORS
+    }
+    return _compare_variants(found, "threshold_factor")
+
+
+def try_vectors(
+    objects: pd.DataFrame,
+    recalled: pd.DataFrame,
+    fields: pd.DataFrame,
+    sections: pd.DataFrame,
+    protocol: Protocol,
+) -> pd.DataFrame:
+    """Count stored cells as they were called anew by other stain vectors; no pixel is read.
+
+    Parameters
+    ----------
+    objects : DataFrame
+        As for `try_thresholds`, with label.
+    recalled : DataFrame
+        section, field, label, vectors (of `VECTORS`), positive, countable: cells whose field was measured by
+        vectors other than those used. What is not in it is called as stored.
+    fields, sections : DataFrame
+        fields.csv and sections.csv.
+    protocol : Protocol
+        Of the run.
+
+    Returns
+    -------
+    DataFrame
+        Columns `SENSITIVITY_VECTORS_COLUMNS`: rows as of `try_thresholds`, by vectors, `USED` first.
+    """
+    if objects.empty:
+        return pd.DataFrame(columns=list(SENSITIVITY_VECTORS_COLUMNS))
+    counts = count_half_area(objects["fraction_in_field"]) & objects["kind"].eq("cell")
+    cells = objects.loc[counts, ["section", "field", "label", "positive", "countable"]]
+    found, rest = {}, (fields, sections, protocol)
+    for name in (USED, *VECTORS):
+        anew = recalled.loc[recalled["vectors"].eq(name)].drop(columns="vectors")
+        both = cells.merge(anew, on=["section", "field", "label"], how="left", suffixes=("", "_anew"))
+        found[name] = _average(both[_take_new(both, "positive") & _take_new(both, "countable")], *rest)
+    return _compare_variants(found, "vectors")
 
 
 def recall_cells(
@@ -156,6 +199,20 @@ def _average(
     ratio = ratios["cells"].fillna(0).astype(float) / ratios["fibers"].astype(float)
     means = ratio.groupby(ratios["section"]).mean()
     return build_patients(sections.assign(cells_per_fiber=sections["section"].map(means)), protocol.markers)
+
+
+def _take_new(both: pd.DataFrame, column: str) -> pd.Series[bool]:
+    """The new call where there is one."""
+    anew = both[f"{column}_anew"]
+    return anew.where(anew.notna(), both[column]).astype(bool)
+
+
+def _compare_variants(found: Mapping[Any, pd.DataFrame], column: str) -> pd.DataFrame:
+    """Rows of every comparison, those of one comparison together, in the order of the variants."""
+    rows = [row | {column: name} for name, patients in found.items() for row in _compare(patients)]
+    table = pd.DataFrame(rows, columns=[*_KEYS, column, *_VALUES])
+    rank = table.groupby(list(_KEYS), sort=False).ngroup()
+    return table.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def _compare(patients: pd.DataFrame) -> Iterable[Row]:

@@ -49,7 +49,7 @@ ORDER = (
         "batch",
         "runs",
     ),
-    *("draws", "reviewed"),
+    *("draws", "reviewed", "vectors"),
     *("control",),
     *(
         "bias",

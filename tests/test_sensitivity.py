@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 
 from histoquant.protocol import MarkerSettings, Protocol, StatisticsSettings
-from histoquant.report.sensitivity import tabulate_sensitivity, tabulate_thresholds
-from histoquant.sensitivity import FACTORS, SENSITIVITY_COLUMNS, suggest_thresholds, try_thresholds
+from histoquant.report.sensitivity import tabulate_sensitivity, tabulate_thresholds, tabulate_vectors
+from histoquant.sensitivity import (
+    FACTORS,
+    SENSITIVITY_COLUMNS,
+    SENSITIVITY_VECTORS_COLUMNS,
+    suggest_thresholds,
+    try_thresholds,
+    try_vectors,
+)
 from histoquant.stats import compute_statistics
 from histoquant.tables import build_patients
 
@@ -83,6 +90,58 @@ def test_nothing_measured_gives_an_empty_table() -> None:
     assert tabulate_sensitivity(table) is None
 
 
+def test_cells_called_anew_count_by_the_new_call() -> None:
+    """Ten fibers; slide vectors leave one cell, whose nucleus only they see; the batch's change nothing."""
+    stored = pd.DataFrame(
+        {"section": "S", "field": 1, "kind": "cell", "label": [1, 2, 3, 4, 5], "dab_od": 0.2,
+         "positive": [True, True, True, False, True], "fraction_in_field": [1, 1, 1, 1, 0.5],
+         "countable": [True, True, False, True, True]}
+    )  # fmt: skip
+    anew = pd.DataFrame(
+        {"section": "S", "field": 1, "label": [1, 2, 3, 4, 5, 1, 4],
+         "vectors": [*["slide"] * 5, "default", "default"],
+         "positive": [False, False, True, False, True, True, True], "countable": True}
+    )  # fmt: skip
+    fields = pd.DataFrame({"section": ["S"], "field": [1], "status": ["ok"], "fibers": [10]})
+    sections = pd.DataFrame(
+        {"patient": ["P"], "group": "", "marker": "A", "section": "S", "control": "", "status": "ok"}
+    )
+    table = try_vectors(stored, anew, fields, sections, PROTOCOL)
+    assert table["vectors"].tolist() == ["as used", "default", "slide", "batch"]
+    assert table["estimate"].tolist() == pytest.approx([0.2, 0.3, 0.1, 0.2])
+    assert list(table) == list(SENSITIVITY_VECTORS_COLUMNS)
+    assert try_vectors(stored[:0], anew, fields, sections, PROTOCOL).empty
+
+
+def test_the_page_names_vectors_their_angles_and_slides_without() -> None:
+    rows = [
+        {"analysis": "correlation", "marker": "A", "marker_2": "B", "group": "", "group_2": "",
+         "vectors": name, "estimate": estimate, "p": p}
+        for name, estimate, p in [("as used", 0.9, 0.01), ("default", 0.9, 0.01), ("slide", 0.5, 0.2),
+                                  ("batch", 0.8, 0.02)]
+    ]  # fmt: skip
+    tried = pd.DataFrame(
+        {"slide_source": ["estimated", "default, since …"], "slide_haematoxylin_deg": [1.0, 4.0],
+         "slide_dab_deg": [2.0, 3.0], "batch_haematoxylin_deg": 2.5, "batch_dab_deg": 1.5}
+    )  # fmt: skip
+    table = tabulate_vectors(pd.DataFrame(rows), tried)
+    assert table is not None
+    assert [column.title for column in table.columns] == [
+        "What",
+        "as used",
+        "default",
+        "slide",
+        "batch",
+        "Note",
+    ]
+    assert [cell.text for cell in table.rows[0]][3:] == [
+        "0.500 (P = 0.200)", "0.800 (P = 0.020)", "P on either side of 0.05",
+    ]  # fmt: skip
+    assert "haematoxylin 1.0 to 4.0, DAB 2.0 to 3.0 degrees" in table.remark
+    assert "On 1 of 2 slides they could not be estimated" in table.remark
+    assert tabulate_vectors(pd.DataFrame(rows)[:0], tried) is None
+
+
 def make_control(cells: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     dab = np.linspace(0, 0.2, cells)
     objects = pd.DataFrame({"section": "N", "kind": "cell", "dab_od": dab, "positive": dab > 0.1})
@@ -118,7 +177,7 @@ def test_the_page_says_when_p_changes_sides_and_that_nothing_was_changed() -> No
     assert [cell.text for cell in table.rows[0]] == [
         "A: y − x", "0.100 (P = 0.040)", "0.100 (P = 0.060)", "P on either side of 0.05",
     ]  # fmt: skip
-    assert "stain.vectors" in table.remark
+    assert "histoquant vectors" in table.remark
     objects, sections = make_control(1001)
     suggestion = tabulate_thresholds(suggest_thresholds(objects, sections, PROTOCOL.markers))
     assert suggestion is not None and "nothing was changed" in suggestion.remark

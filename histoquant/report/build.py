@@ -14,7 +14,11 @@ from histoquant.pictures import STYLES
 from histoquant.report import formats, plots, settings, views
 from histoquant.report.article import load_page
 from histoquant.report.cards import make_cards
-from histoquant.report.sensitivity import tabulate_sensitivity, tabulate_thresholds
+from histoquant.report.sensitivity import (
+    tabulate_sensitivity,
+    tabulate_thresholds,
+    tabulate_vectors,
+)
 from histoquant.report.sentences import tell_results
 from histoquant.report.table import Table
 
@@ -52,6 +56,8 @@ class RunTables:
         Counted fibers, whole ones: group, area_um2, min_feret_um.
     sensitivity, thresholds : DataFrame or None
         Results by other thresholds, and what negative controls say of them; see `histoquant.sensitivity`.
+    vectors : tuple of two DataFrame or None
+        Results by other stain vectors, and which these were; see `histoquant.vectors`.
     reviewer : str or None
         Whose edits the tables include.
     notes : tuple of str
@@ -76,6 +82,7 @@ class RunTables:
     sizes: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
     thresholds: pd.DataFrame | None = None
+    vectors: tuple[pd.DataFrame, pd.DataFrame] | None = None
     reviewer: str | None = None
     notes: tuple[str, ...] = ()
     validations: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -132,7 +139,7 @@ def _results(run: RunTables) -> dict[str, Any]:
         "sizes": _draw_sizes(run.sizes) if run.sizes is not None and len(run.sizes) else None,
         "validations": views.tabulate_validations(run.validations, confidence),
         "readings": views.tabulate_validations(run.readings, confidence, readers=True),
-        "sensitivity": _tabulate_thresholds(run),
+        "sensitivity": _tabulate_choices(run),
         "rules": views.tabulate_rules(run.rules) if run.rules is not None else [],
         "confidence": f"{100 * confidence:g} %",
     }
@@ -162,9 +169,10 @@ def _draw_sizes(sizes: pd.DataFrame) -> dict[str, Any]:
     return {"svg": Markup(plots.plot_sizes(sizes)), "caption": views.caption_sizes(sizes)}
 
 
-def _tabulate_thresholds(run: RunTables) -> list[Table]:
+def _tabulate_choices(run: RunTables) -> list[Table]:
     tables = [
         tabulate_sensitivity(run.sensitivity) if run.sensitivity is not None else None,
+        tabulate_vectors(*run.vectors) if run.vectors is not None else None,
         tabulate_thresholds(run.thresholds) if run.thresholds is not None else None,
     ]
     return [table for table in tables if table is not None]

@@ -1,7 +1,8 @@
-"""Tables that say how far the result hangs on the threshold of a positive cell."""
+"""Tables that say how far the result hangs on the threshold of a positive cell and on the stain vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,13 +17,19 @@ from histoquant.report.formats import (
 )
 from histoquant.report.sentences import ALPHA
 from histoquant.report.table import Column, Table, make_table
+from histoquant.sensitivity import USED, VECTORS
 
 _KEYS = ["analysis", "marker", "marker_2", "group", "group_2"]
 _REMARK = (
     "Counted again from the stored cells, all markers’ thresholds changed together; nothing was segmented "
-    "again, so a ring too faint to be found stays unfound. What other stain vectors do cannot be told from "
-    'stored cells: run again into another folder with stain.vectors = "auto" (per slide) or with a batch’s '
-    "own two vectors, and compare patients.csv."
+    "again, so a ring too faint to be found stays unfound. What other stain vectors do is told by "
+    "`histoquant vectors` with this folder, which reads the fields’ pixels again."
+)
+_REMARK_VECTORS = (
+    "Cells measured again in the pixels by other stain vectors, fibers and outlines of cells kept, so that a "
+    "ring that only other vectors would show stays unfound. Slide: estimated on each slide; batch: the "
+    "median of these over its batch. Angles to the default vectors, least to largest: haematoxylin {blue}, "
+    "DAB {brown} degrees per slide; {blue_batch} and {brown_batch} per batch.{failed} All are in vectors.csv."
 )
 _SUGGESTION = (
     "A suggestion: nothing was changed. To take one, set threshold_od of the marker in the protocol and run "
@@ -45,15 +52,52 @@ def tabulate_sensitivity(table: pd.DataFrame) -> Table | None:
     """
     if table.empty:
         return None
-    factors = sorted(table["threshold_factor"].unique())
-    heads = (_name_factor(factor) for factor in factors)
-    columns = (Column("What", False), *(Column(head) for head in heads), Column("Note", False))
+    heads = {factor: _name_factor(factor) for factor in sorted(table["threshold_factor"].unique())}
+    return _tabulate(table, "threshold_factor", heads, "Thresholds 20 % lower to 20 % higher.", _REMARK)
+
+
+def tabulate_vectors(table: pd.DataFrame, tried: pd.DataFrame) -> Table | None:
+    """Tabulate ratio, rho and differences of groups by stain vectors.
+
+    Parameters
+    ----------
+    table : DataFrame
+        See `histoquant.sensitivity.try_vectors`.
+    tried : DataFrame
+        See `histoquant.sensitivity.VECTORS_COLUMNS`.
+
+    Returns
+    -------
+    Table or None
+        None if there is nothing.
+    """
+    if table.empty:
+        return None
+    failed = int(tried["slide_source"].ne("estimated").sum())
+    remark = _REMARK_VECTORS.format(
+        blue=_span(tried["slide_haematoxylin_deg"]),
+        brown=_span(tried["slide_dab_deg"]),
+        blue_batch=_span(tried["batch_haematoxylin_deg"]),
+        brown_batch=_span(tried["batch_dab_deg"]),
+        failed=f" On {failed} of {len(tried)} slides they could not be estimated; the default stands there."
+        if failed
+        else "",
+    )
+    return _tabulate(table, "vectors", {name: name for name in (USED, *VECTORS)}, "Stain vectors.", remark)
+
+
+def _tabulate(table: pd.DataFrame, column: str, heads: Mapping[Any, str], caption: str, remark: str) -> Table:
+    columns = (Column("What", False), *map(Column, heads.values()), Column("Note", False))
     rows = []
     for _, own in table.fillna(dict.fromkeys(_KEYS, "")).groupby(_KEYS, sort=False):
-        by_factor = own.set_index("threshold_factor")
-        cells = [_tell(by_factor.loc[factor]) for factor in factors]
+        values = own.set_index(column)
+        cells = [_tell(values.loc[name]) for name in heads]
         rows.append((_name(own.iloc[0]), *cells, _note(own["p"])))
-    return make_table("Thresholds 20 % lower to 20 % higher.", columns, rows, _REMARK)
+    return make_table(caption, columns, rows, remark)
+
+
+def _span(angles: pd.Series[float]) -> str:
+    return f"{angles.min():.1f} to {angles.max():.1f}"
 
 
 def tabulate_thresholds(table: pd.DataFrame) -> Table | None:
