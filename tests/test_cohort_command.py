@@ -288,8 +288,8 @@ def test_latex_of_chinese_names_asks_for_xelatex() -> None:
         for name in ("age", "年龄")
     ]
     assert first == [
-        "% \\usepackage{booktabs}",
-        "% \\usepackage{booktabs}, \\usepackage{xeCJK}; made by xelatex",
+        "% \\usepackage{booktabs,graphicx}",
+        "% \\usepackage{booktabs,graphicx}, \\usepackage{xeCJK}; made by xelatex",
     ]
 
 

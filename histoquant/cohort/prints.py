@@ -50,6 +50,8 @@ _LATEX = {
     **{"ρ": r"$\rho$", "∞": r"$\infty$", "χ": r"$\chi$", "\u202f": r"\,", "µ": r"$\mu$", "×": r"$\times$"},
 }
 
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+
 
 def print_groups(
     caption: str, summaries: pd.DataFrame, tests: pd.DataFrame, sizes: Mapping[str, int], mean: bool
@@ -276,7 +278,7 @@ def write_html(tables: Sequence[Table]) -> str:
 
 
 def write_latex(table: Table, label: str) -> str:
-    r"""Write a table for LaTeX with booktabs; names in other scripts want xelatex.
+    r"""Write a table for LaTeX with booktabs, shrunk to the width of the text; other scripts want xelatex.
 
     Parameters
     ----------
@@ -292,19 +294,20 @@ def write_latex(table: Table, label: str) -> str:
     Examples
     --------
     >>> table = make_table("A & B", [Column("Name", False), Column("P")], [["x_1", "< 0.001"]])
-    >>> print(write_latex(table, "a").splitlines()[7])
+    >>> print(write_latex(table, "a").splitlines()[9])
     x\_1 & $<$ 0.001 \\
     """
     texts = [column.title for column in table.columns] + [cell.text for row in table.rows for cell in row]
     wide = any("\u2e80" <= letter < "\ufb00" for letter in "".join(texts))
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
-        "% \\usepackage{booktabs}" + (", \\usepackage{xeCJK}; made by xelatex" if wide else ""),
+        "% \\usepackage{booktabs,graphicx}" + (", \\usepackage{xeCJK}; made by xelatex" if wide else ""),
         *("\\begin{table}", f"\\caption{{{escape_latex(table.caption)}}}"),
-        *(f"\\label{{tab:{label}}}", f"\\begin{{tabular}}{{{align}}}", "\\toprule"),
+        *(f"\\label{{tab:{label}}}", "\\footnotesize\\setlength{\\tabcolsep}{3pt}%", _FIT),
+        *(f"\\begin{{tabular}}{{{align}}}", "\\toprule"),
         " & ".join(escape_latex(column.title) for column in table.columns) + " \\\\ \\midrule",
         *(" & ".join(escape_latex(cell.text) for cell in row) + " \\\\" for row in table.rows),
-        *("\\bottomrule", "\\end{tabular}"),
+        *("\\bottomrule", "\\end{tabular}}"),
         *([f"\\par\\footnotesize {escape_latex(table.remark)}"] if table.remark else []),
         "\\end{table}",
     ]
