@@ -6,6 +6,10 @@ STAMP := $(VENV)/.installed
 # The plugin's tests open windows, on a display of their own where there is one to be had.
 DISPLAYED := $(if $(shell command -v xvfb-run 2>/dev/null),xvfb-run -a)
 
+# Compiled modules are kept even where the machine says not to: the tests start Python some fifty times,
+# and without them each start compiles its libraries anew, for many seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint format docs pictures notebooks bench bench-accuracy bench-speed clean
 
 $(STAMP): pyproject.toml
