@@ -66,6 +66,12 @@ def test_good_tissue_is_left_alone(good: Rendered) -> None:
     assert [kind for kind, mask in look(good.pixels).items() if mask.any()] == []
 
 
+def test_tissue_that_fills_the_slide_has_no_edge(good: Rendered) -> None:
+    inner = good.pixels[500:1300, 500:1500]
+    found = find_artefacts(shrink(inner, 5.0), np.ones((100, 125), bool), ArtefactSettings())
+    assert [one.kind for one in found if one.mask.any()] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "plant"),
     [

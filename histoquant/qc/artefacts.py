@@ -273,7 +273,9 @@ def _is_alike(excess: FloatImage, usual: npt.NDArray[np.floating]) -> bool:
 def _find_edge(view: _View, limit_od: float) -> Mask:
     """DAB at the tissue's border, above that of the rest."""
     tissue = cv2.copyMakeBorder(view.tissue.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    depth_um = cv2.distanceTransform(tissue, cv2.DIST_L2, 5)[1:-1, 1:-1] * view.mpp
+    # Without glass there is no border, and its distance the largest float.
+    depth_px = np.minimum(cv2.distanceTransform(tissue, cv2.DIST_L2, 5)[1:-1, 1:-1], sum(tissue.shape))
+    depth_um = depth_px * view.mpp
     inner = view.tissue & (depth_um > _EDGE_DEPTH_UM)
     if not inner.any():
         return np.zeros_like(view.tissue)
