@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
-from scipy import ndimage as ndi
 from shapely.geometry import mapping
 from shapely.geometry import shape as make_geometry
 from shapely.geometry.base import BaseGeometry
 
 from histoquant.errors import AnnotationError
+from histoquant.spans import list_spans
 from histoquant.tracing import trace_rings
 
 MAX_FILE_BYTES = 256_000_000
@@ -301,10 +301,10 @@ def labels_to_features(
     """
     offset, scale = np.array([x_um, y_um]) / slide_mpp, mpp / slide_mpp
     known = properties or {}
-    names, places = _index_objects(labels)
+    spans = list_spans(labels)
     features: list[dict[str, object]] = []
     # One by one in its box: to walk the whole image costs far more than the objects in it.
-    for number, box in zip(names.tolist(), ndi.find_objects(places), strict=True):
+    for number, box in zip(spans.labels.tolist(), spans.frame(), strict=True):
         pieces = cv2.connectedComponents((labels[box] == number).astype(np.uint8), connectivity=4)[1]
         corner = np.array([box[1].start, box[0].start])
         polygons: dict[int, list[list[list[float]]]] = {}
@@ -314,19 +314,6 @@ def labels_to_features(
         outline = _make_polygon(list(polygons.values()))
         features.append({"type": "Feature", "geometry": outline, "properties": dict(known.get(number, {}))})
     return features
-
-
-def _index_objects(
-    labels: npt.NDArray[np.integer[Any]],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Labels in order, and the map in which each is replaced by its place among them, from 1."""
-    # Hand-made label maps may hold huge numbers, for which a table by label would not fit in memory.
-    if int(labels.max(initial=0)) > labels.size:
-        names, index = np.unique(np.append(labels, 0), return_inverse=True)
-        return names[1:].astype(np.int64), index[:-1].reshape(labels.shape).astype(np.int32)
-    present = np.bincount(labels.ravel(), minlength=1) > 0
-    present[0] = False
-    return np.flatnonzero(present), np.cumsum(present, dtype=np.int32)[labels] * (labels > 0)
 
 
 def make_properties(

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage as ndi
 from skimage.segmentation import watershed
+
+from histoquant.spans import list_spans
 
 FloatImage = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -84,9 +85,9 @@ def list_wholes(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice], Mask
     ...     np.array([[2, 2, 2, 0, 2], [2, 0, 2, 0, 0], [2, 2, 2, 0, 0]], np.int32))]
     [(2, [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]])]
     """
-    for number, box in enumerate(ndi.find_objects(labels), start=1):
-        if box is not None:
-            yield number, box, _fill_holes(_find_largest(labels[box] == number))
+    spans = list_spans(labels)
+    for number, box in zip(spans.labels.tolist(), spans.frame(), strict=True):
+        yield number, box, _fill_holes(_find_largest(labels[box] == number))
 
 
 def _find_largest(mask: Mask) -> npt.NDArray[np.uint8]:

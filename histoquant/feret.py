@@ -15,6 +15,8 @@ Labels = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_HALFWAY = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)], np.float32)
+
 
 def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
     """Measure the Feret diameters of every object.
@@ -46,11 +48,15 @@ def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
     """
     spans = labels if isinstance(labels, Spans) else list_spans(labels)
     names, order = spans.labels, np.argsort(spans.index, kind="stable")
-    points = _list_outline(spans)[order]
-    parts = np.split(points, np.cumsum(np.bincount(spans.index))[:-1]) if len(names) else []
-    widths = [measure_hull(np.asarray(cv2.convexHull(part.reshape(-1, 2))[:, 0], float)) for part in parts]
-    table = pd.DataFrame(widths, columns=["min_feret_px", "max_feret_px"], dtype=float)
-    return table.set_index(pd.Index(names, name="label"))
+    ends = np.stack([spans.first, spans.rows, spans.last, spans.rows], axis=1)[order].astype(np.int32)
+    parts = np.split(ends, np.cumsum(np.bincount(spans.index))[:-1]) if len(names) else []
+    hulls = [_wrap(part.reshape(-1, 2)) for part in parts]
+    # Of one length, so that all are measured at once: a corner may be repeated.
+    longest = max(map(len, hulls), default=1)
+    corners = np.array([np.pad(hull, ((0, longest - len(hull)), (0, 0)), "edge") for hull in hulls], float)
+    least, largest = _measure_widths(corners.reshape(-1, longest, 2))
+    columns = {"min_feret_px": least, "max_feret_px": largest}
+    return pd.DataFrame(columns, index=pd.Index(names, name="label"))
 
 
 def measure_hull(corners: Floats) -> tuple[float, float]:
@@ -73,19 +79,22 @@ def measure_hull(corners: Floats) -> tuple[float, float]:
     >>> measure_hull(np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]))
     (3.0, 5.0)
     """
-    apart = corners[:, None] - corners[None]
-    largest = float(np.hypot(apart[..., 0], apart[..., 1]).max())
-    if len(corners) < 3:
-        return 0.0, largest
-    side = np.roll(corners, -1, axis=0) - corners
-    # How far each corner lies from the line through each side.
-    away = np.abs(side[:, 0] * apart[..., 1] - side[:, 1] * apart[..., 0]) / np.hypot(*side.T)
-    return float(away.max(axis=0).min()), largest
+    (least,), (largest,) = _measure_widths(np.asarray(corners, float)[None])
+    return (float(least) if len(corners) > 2 else 0.0), float(largest)
 
 
-def _list_outline(spans: Spans) -> npt.NDArray[np.float32]:
-    """Points halfway between a pixel and the next, x and y, shape (spans, 6, 2): beside both ends of each
-    span, above and below them. Those inside the object change no hull."""
-    x = np.stack([spans.first - 0.5, spans.last + 0.5, *2 * [spans.first], *2 * [spans.last]], axis=1)
-    y = spans.rows[:, None] + np.array([0, 0, -0.5, 0.5, -0.5, 0.5])
-    return np.stack([x, y], axis=2).astype(np.float32)
+def _measure_widths(corners: Floats) -> tuple[Floats, Floats]:
+    """Least and largest width of polygons, shape (polygons, corners, 2)."""
+    x, y = (corners[:, :, None, way] - corners[:, None, :, way] for way in (0, 1))
+    side = np.roll(corners, -1, axis=1) - corners
+    length = np.hypot(side[..., 0], side[..., 1])
+    # How far each corner lies from the line through each side, were the side of length 1.
+    away = np.abs(side[:, None, :, 0] * y - side[:, None, :, 1] * x).max(axis=1)
+    away = np.divide(away, length, out=np.full(away.shape, np.inf), where=length > 0)
+    return away.min(axis=1), np.sqrt((x**2 + y**2).max(axis=(1, 2)))
+
+
+def _wrap(ends: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """Convex hull of the points halfway between pixels and their neighbours, from the ends of spans."""
+    corners = cv2.convexHull(ends).astype(np.float32)
+    return np.asarray(cv2.convexHull((corners + _HALFWAY).reshape(-1, 2))[:, 0], np.float32)

@@ -250,7 +250,7 @@ def classify_objects(objects: pd.DataFrame, kind: str) -> npt.NDArray[np.str_]:
 
 def _pale_outside(picture: Picture, inside: npt.NDArray[np.bool_]) -> Picture:
     pale = cv2.addWeighted(picture, 0.45, np.full_like(picture, 255), 0.55, 0)
-    return np.where(inside[..., None], picture, pale)
+    return np.asarray(cv2.copyTo(picture, inside.view(np.uint8), pale), np.uint8)
 
 
 def _paint_outlines(picture: Picture, labels: Labels, objects: pd.DataFrame, kind: str, line_px: int) -> None:
@@ -261,10 +261,10 @@ def _paint_outlines(picture: Picture, labels: Labels, objects: pd.DataFrame, kin
     table[objects["label"].to_numpy(dtype=np.int64)] = [_KINDS.index(name) for name in names]
     table[0] = 255
     scale = line_px if kind == "fiber" else max(1, line_px // 2)
-    thin, thick = (_find_border(labels, factor * scale) for factor in (1, 2))
-    classes = table.astype(np.uint8)[labels]
+    borders = {width: np.flatnonzero(_find_border(labels, width * scale)) for width in (1, 2)}
+    classes = {width: table.astype(np.uint8)[labels.ravel()[at]] for width, at in borders.items()}
     for index, style in enumerate(STYLES.values()):
-        at = np.flatnonzero((thin if style.width == 1 else thick) & (classes == index))
+        at = borders[style.width][classes[style.width] == index]
         if style.line != "solid":
             at = at[_is_ink(at, labels.shape[1], *_PERIODS[style.line])]
         picture.reshape(-1, 3)[at] = style.color
@@ -272,11 +272,15 @@ def _paint_outlines(picture: Picture, labels: Labels, objects: pd.DataFrame, kin
 
 def _find_border(labels: Labels, width_px: int) -> npt.NDArray[np.bool_]:
     """Pixels of an object nearer than `width_px` to another label; the image's border is none."""
-    # float32 holds every label below 2**24 exactly, and OpenCV has no int32 morphology.
-    values = labels.astype(np.float32)
-    kernel = np.ones((2 * width_px + 1,) * 2, np.uint8)
-    border = cv2.dilate(values, kernel) != cv2.erode(values, kernel)
-    return np.asarray(border & (labels > 0))
+    right, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    # By upper left corner, squares of 2 x 2 pixels in which more than one label meet.
+    mixed = np.zeros(labels.shape, bool)
+    mixed[:, :-1] = right
+    mixed[:-1] |= down
+    mixed[:-1, :-1] |= right[1:]
+    kernel = np.ones((2 * width_px,) * 2, np.uint8)
+    near = cv2.dilate(mixed.view(np.uint8), kernel, anchor=(width_px, width_px))
+    return np.asarray((near > 0) & (labels > 0))
 
 
 def _is_ink(at: npt.NDArray[np.intp], columns: int, period: int, ink: int) -> npt.NDArray[np.bool_]:

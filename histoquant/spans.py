@@ -53,6 +53,16 @@ class Spans:
         column = np.bincount(self.index, (self.first + self.last) * length / 2, size) / count
         return row, column
 
+    def frame(self) -> list[tuple[slice, slice]]:
+        """The box (rows, columns) of each label."""
+        ends = []
+        for low, high in ((self.rows, self.rows), (self.first, self.last)):
+            start, stop = np.full(len(self.labels), np.iinfo(np.int64).max), np.zeros(len(self.labels), int)
+            np.minimum.at(start, self.index, low)
+            np.maximum.at(stop, self.index, high + 1)
+            ends.append([slice(*end) for end in zip(start.tolist(), stop.tolist(), strict=True)])
+        return list(zip(*ends, strict=True))
+
     def touch_border(self, shape: tuple[int, ...]) -> Mask:
         """Labels with a pixel at the image's border."""
         at_edge = (self.rows == 0) | (self.rows == shape[0] - 1)
@@ -81,11 +91,24 @@ def list_spans(labels: Labels) -> Spans:
     >>> spans.labels[spans.index].tolist(), spans.first.tolist(), spans.last.tolist()
     ([7, 2, 7], [0, 1, 2], [1, 1, 2])
     """
-    # A column of background ends every row.
-    flat = np.pad(labels, ((0, 0), (0, 1))).ravel()
-    start = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    value = flat[start[:-1]]
-    labelled = value != 0
-    rows, first = np.divmod(start[:-1][labelled], labels.shape[1] + 1)
-    names, index = np.unique(value[labelled], return_inverse=True)
-    return Spans(names.astype(np.int64), index, rows, first, first + np.diff(start)[labelled] - 1)
+    width = labels.shape[1]
+    # Every row begins and ends with an edge.
+    edge = np.ones((labels.shape[0], width + 1), bool)
+    np.not_equal(labels[:, 1:], labels[:, :-1], out=edge[:, 1:width])
+    rows, columns = np.divmod(np.flatnonzero(edge), width + 1)
+    begins = np.flatnonzero(columns < width)
+    value = labels[rows[begins], columns[begins]]
+    begins, value = begins[value != 0], value[value != 0]
+    names, index = _index_labels(value)
+    return Spans(names, index, rows[begins], columns[begins], columns[begins + 1] - 1)
+
+
+def _index_labels(values: npt.NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
+    """Labels, ascending, and the place of each value among them."""
+    highest = int(values.max(initial=0))
+    # Hand-made label maps may hold huge numbers, for which a table by label would not fit in memory.
+    if int(values.min(initial=0)) < 0 or highest > 1000 + 100 * len(values):
+        names, index = np.unique(values, return_inverse=True)
+        return names.astype(np.int64), index
+    present = np.bincount(values, minlength=1) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[values]

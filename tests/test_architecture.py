@@ -19,6 +19,7 @@ ORDER = (
     *(
         "study",
         "slide",
+        "spans",
         "tracing",
         "annotations",
         "tissue",
@@ -32,7 +33,7 @@ ORDER = (
         "fibers",
         "qupath",
     ),
-    *("spans", "cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
+    *("cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
     *("tables", "objects", "stats", "sensitivity", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins
