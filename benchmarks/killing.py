@@ -1,0 +1,145 @@
+"""A run whose workers are killed, beside one left in peace: `python benchmarks/killing.py`.
+
+Every section is one small field of a rendered slide, drawn by its own seed. The two runs must give the same
+tables to the byte, or this fails. What each took is printed as a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from tables import format_table
+
+from histoquant.synthetic import MarkerPlan, RenderSettings, StudyPlan, write_study
+from histoquant.synthetic.settings import LayoutSettings
+
+MARKER = "CD19"
+TABLES = ("fields.csv", "sections.csv", "patients.csv", "statistics.csv")
+PROTOCOL = "[fields]\ncount = 1\nwidth_um = 150\nmargin_um = 30\n"
+
+
+class Outcome(NamedTuple):
+    """What became of a run."""
+
+    tables: list[bytes]
+    killed: int
+    seconds: float
+    owner_mb: int
+
+
+def write_slide(folder: Path, seed: int) -> Path:
+    """A section of 0.8 mm, rendered."""
+    render = RenderSettings(size_um=(800.0, 800.0), layout=LayoutSettings(rim_um=60.0))
+    value = MarkerPlan(mean=(0.3, 0.5), sd=(0.1, 0.1))
+    write_study(folder, StudyPlan(patients=(1, 0), markers={MARKER: value}, render=render, vary=False), seed)
+    return folder / "slides" / f"P01-{MARKER}.svs"
+
+
+def write_table(folder: Path, slide: Path, sections: int) -> Path:
+    """A study of that many patients, all of the same slide."""
+    rows = [f"P{number:04d},,{MARKER},{slide}" for number in range(sections)]
+    table = folder / f"STUDY{sections}.csv"
+    table.write_text("\n".join(["patient,group,marker,slide", *rows]) + "\n", encoding="utf-8")
+    return table
+
+
+def run(table: Path, out: Path, workers: int, every_s: float | None = None) -> Outcome:
+    """Run a study; every so many seconds one of its workers, whichever, is killed."""
+    protocol = table.with_name("protocol.toml")
+    protocol.write_text(PROTOCOL, encoding="utf-8")
+    words = [sys.executable, "-m", "histoquant", "run", table, "--out", out, "--protocol", protocol]
+    began = last = time.monotonic()
+    process = subprocess.Popen([*map(str, words), "--workers", str(workers), "--quiet"])
+    killed, owner_mb, chance = 0, 0, random.Random(0)
+    while process.poll() is None:
+        time.sleep(0.2)
+        owner_mb = max(owner_mb, read_peak_mb(process.pid))
+        if every_s is not None and time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            killed += kill_one(process.pid, chance)
+    if process.returncode:
+        raise SystemExit(f"a run ended with status {process.returncode}")
+    tables = [(out / name).read_bytes() for name in TABLES]
+    return Outcome(tables, killed, time.monotonic() - began, owner_mb)
+
+
+def read_peak_mb(pid: int) -> int:
+    """Peak memory of a process so far; 0 if it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+
+
+def kill_one(owner: int, chance: random.Random) -> int:
+    """Kill one of the processes that a run has started itself; how many were killed."""
+    children = Path(f"/proc/{owner}/task/{owner}/children")
+    pids = [int(pid) for path in children.parents[1].glob("*/children") for pid in path.read_text().split()]
+    workers = [pid for pid in pids if b"spawn_main" in read_command(pid)]
+    if not workers:
+        return 0
+    try:
+        os.kill(chance.choice(workers), signal.SIGKILL)
+    except ProcessLookupError:
+        return 0
+    return 1
+
+
+def read_command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sections", type=int, default=60)
+    parser.add_argument(
+        "--few", type=int, default=10, help="sections of the run that memory is compared with"
+    )
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two kills")
+    parser.add_argument("--slide", type=Path, help="a slide of your own, instead of a rendered one")
+    parser.add_argument("--seed", type=int, default=9_100, help="of the rendered slide")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        slide = args.slide.absolute() if args.slide else write_slide(folder, args.seed)
+        few, many = (write_table(folder, slide, number) for number in (args.few, args.sections))
+        runs = {
+            f"{args.few} sections": run(few, folder / "few", args.workers),
+            f"{args.sections} sections": run(many, folder / "many", args.workers),
+            f"{args.sections} sections, workers killed": run(
+                many, folder / "killed", args.workers, args.every
+            ),
+        }
+    peaceful, killed = list(runs.values())[1:]
+    if peaceful.tables != killed.tables:
+        raise SystemExit("the run whose workers were killed gave other tables")
+    rows = [
+        {
+            "run": name,
+            "workers killed": found.killed,
+            "s by the clock": f"{found.seconds:.0f}",
+            "peak memory of the process that keeps the folder, MB": found.owner_mb,
+        }
+        for name, found in runs.items()
+    ]
+    print(format_table(pd.DataFrame(rows)))
+    print("The tables of the last two runs are the same to the byte.")
+
+
+if __name__ == "__main__":
+    main()
