@@ -107,10 +107,9 @@ def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
 
 @lru_cache(maxsize=1)
 def _load_network(data: bytes) -> onnxruntime.InferenceSession:
-    """A network ready to run: one thread, as workers share the cores, and its memory given back."""
+    """A network ready to run: one thread, as workers share the cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 

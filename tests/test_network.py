@@ -109,10 +109,11 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
             run_network(np.zeros((16, 16, 16), np.float32), path)
 
 
-def test_outputs_are_those_of_the_training_framework():
+def test_outputs_are_those_of_the_training_framework_but_for_eight_bits():
     stored = np.load(REFERENCE)
     maps = run_network(stored["image"].astype(np.float32))
-    np.testing.assert_allclose(maps, stored["maps"], atol=1e-3)
+    away = np.abs(maps - stored["maps"])
+    assert away.mean() < 0.02 and away.max() < 0.1
 
 
 def test_model_is_small_and_the_one_on_its_card():

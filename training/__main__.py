@@ -56,7 +56,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--real", type=Path, help="folder of photographs: NAME.tif, NAME_fibers.png, ...")
     parser.add_argument("--restain", type=Path, help="the script that stains them anew")
     parser.add_argument("--without", nargs="*", default=[], help="photographs to leave out")
-    parser.add_argument("--out", type=Path, default=Path("histoquant/models/fibers.onnx"))
+    parser.add_argument("--out", type=Path, default=Path("fibers_float32.onnx"))
     parser.add_argument("--reference", type=Path, help="file for an input and its maps, as tests compare")
     parser.add_argument("--start", type=Path, help="weights after the rendered tiles, to begin from")
     parser.add_argument("--seed", type=int, default=0)
