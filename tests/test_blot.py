@@ -36,7 +36,9 @@ def make_block(height=20.0, rows=(40, 60), columns=(20, 60), shape=(100, 80), gr
 
 
 @pytest.mark.parametrize(
-    "faults", [{}, {"tilt_deg": 3.0}, {"smile_px": 20.0}, {"noise": 0.03}, {"gradient_od": 0.2}], ids=str
+    "faults",
+    [{}, {"tilt_deg": 3.0}, {"smile_px": 20.0}, {"noise": 0.03}, {"gradient_od": 0.2}, {"bulge_od": 0.03}],
+    ids=str,
 )
 def test_known_volumes_come_back(faults):
     blot = render(**faults)
@@ -223,6 +225,28 @@ def test_what_cannot_be_normalised_is_said():
     twice = [*with_base, ("actin", 1, "P1", "r", 6.0, False)]
     with pytest.raises(StudyError, match="two images for one lane"):
         normalise_bands(bands_of(twice), "actin", "c")
+
+
+def test_names_that_leave_a_lane_out_are_told():
+    base = [("actin", lane, f"P{lane}", "c", 10.0, False) for lane in (1, 2, 3, 4)]
+    rows = [
+        ("BAFF", 1, "P1", "c", 5.0, False),
+        ("BAFF", 2, "", "c", 5.0, False),
+        ("BAFF", 3, "P3", "", 5.0, False),
+    ]
+    samples, notes = normalise_bands(bands_of([*base, *rows]), "actin", "c")
+    assert samples["sample"].tolist() == ["P1", "P3"]
+    assert [note.partition(":")[0] for note in notes] == [
+        "Left out, since they have no sample",
+        "Not compared, since they have no group",
+        "No sample is of a group other than c",
+    ]
+    assert "BAFF lane 2" in notes[0] and "P3" in notes[1]
+    assert compare_samples(samples, "c").empty
+    assert "nothing to normalise" in normalise_bands(bands_of(base), "actin", "c")[1][0]
+    both = [*base, ("BAFF", 1, "P1", "c", 5.0, False), ("BAFF", 2, "P1", "r", 5.0, False)]
+    with pytest.raises(StudyError, match="groups c and r"):
+        normalise_bands(bands_of(both), "actin", "c")
 
 
 def test_groups_are_compared_over_samples():

@@ -168,7 +168,8 @@ def _clip(lane: Lane | None, shape: tuple[int, ...]) -> Lane | None:
 def normalise_bands(bands: pd.DataFrame, loading: str, control: str) -> tuple[pd.DataFrame, list[str]]:
     """Divide by the loading control of the same lane, average a sample's lanes, then by the control's mean.
 
-    Saturated bands, and those not found, enter nothing: their lanes are left out, and it is noted.
+    Saturated bands, and those not found, enter nothing: their lanes are left out, and it is noted. So are
+    lanes without a sample, and samples without a group.
 
     Parameters
     ----------
@@ -183,12 +184,18 @@ def normalise_bands(bands: pd.DataFrame, loading: str, control: str) -> tuple[pd
         Columns `SAMPLE_COLUMNS`, a row per protein and sample.
     notes : list of str
         What could not be done.
+
+    Raises
+    ------
+    StudyError
+        A sample is in two groups, or the loading control in two images for one lane.
     """
     good = bands["volume"].where(~bands["saturated"].astype(bool) & bands["volume"].notna())
     used = bands.assign(good=good)
     base = used[used["protein"].eq(loading)]
-    targets = used[~used["protein"].eq(loading) & used["sample"].ne("") & used["protein"].ne("")]
-    notes: list[str] = []
+    others = used[~used["protein"].eq(loading) & used["protein"].ne("")]
+    targets = others[others["sample"].ne("")]
+    notes = _note_names(others, control)
     if targets.empty:
         return pd.DataFrame(columns=list(SAMPLE_COLUMNS)), notes
     if base.empty:
@@ -216,13 +223,36 @@ def normalise_bands(bands: pd.DataFrame, loading: str, control: str) -> tuple[pd
     return samples, notes
 
 
+def _note_names(bands: pd.DataFrame, control: str) -> list[str]:
+    """What the names of samples and groups leave out of the comparison; a sample has one group."""
+    groups = bands[bands["sample"].ne("")].groupby("sample")["group"].agg(lambda own: sorted(set(own)))
+    for sample, own in groups.items():
+        if len(own) > 1:
+            raise StudyError(
+                f"is in the groups {' and '.join(name or '(none)' for name in own)}",
+                f"sample {sample}",
+                "give it one group in every row",
+            )
+    nameless = bands.loc[bands["sample"].eq(""), ["protein", "lane"]].itertuples(index=False)
+    lanes = ", ".join(f"{protein} lane {lane}" for protein, lane in nameless)
+    alone = sorted(str(sample) for sample, own in groups.items() if own == [""])
+    named = {own[0] for own in groups} - {""}
+    notes = {
+        "No image holds a protein other than the loading control: nothing to normalise.": bands.empty,
+        f"Left out, since they have no sample: {lanes}.": bool(lanes),
+        f"Not compared, since they have no group: {', '.join(alone)}.": bool(alone),
+        f"No sample is of a group other than {control}: nothing to compare.": named == {control},
+    }
+    return [text for text, holds in notes.items() if holds]
+
+
 def compare_samples(samples: pd.DataFrame, control: str, seed: int = 0) -> pd.DataFrame:
     """Compare the fold of every group with the control's; n counts samples, not lanes."""
     rows: list[dict[str, Any]] = []
     for protein, own in samples.groupby("protein", sort=True):
         values = {g: v["fold"].to_numpy(float) for g, v in own.groupby("group", sort=True)}
         for group in values:
-            if group != control and control in values:
+            if group not in ("", control) and control in values:
                 rng = np.random.default_rng([seed, len(rows)])
                 row = compare_groups(values[control], values[group], StatisticsSettings(), rng)
                 rows.append({"protein": protein, "group": control, "group_2": group, **row})

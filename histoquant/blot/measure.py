@@ -32,6 +32,11 @@ _GRID = 0.25
 _END_SHARE = 0.03
 _MARGIN_SHARE = 0.5
 _GROUND_ROWS = 15
+# Grain makes rows this near alike; a parabola must beat the line by this F (P about 0.003) to be taken.
+_GRAIN_ROWS = 2
+_BULGE_F = 10.0
+# No Gaussian reaches further, in half-widths at half height: 2.65 SD (its 3 %) and the margin.
+_REACH_WIDTHS = 3.4
 # Share of a band's pixels above half its height that is clipped.
 _CLIPPED = 0.01
 # Its width at 90 % of its height to that at 50 %: 0.39 of a Gaussian, more where the top is cut off.
@@ -274,7 +279,9 @@ def _measure_band(
     columns = np.s_[:, lane.left : lane.right]
     strip = density[columns] - (ground[columns] if ground is not None else 0)
     body = strip[top:bottom]
-    line = np.zeros(bottom - top) if ground is not None else _draw_line(strip, top, bottom)
+    # As many rows as the band has, so that grain in the ground weighs no more than grain in the band.
+    reach = _GROUND_ROWS if other else max(_GROUND_ROWS, bottom - top)
+    line = np.zeros(bottom - top) if ground is not None else _draw_line(strip, top, bottom, reach)
     above = body - line[:, None].astype(np.float32)
     peak = float(cv2.GaussianBlur(above, (0, 0), 1.0).max(initial=0))
     core = above > peak / 2
@@ -321,17 +328,35 @@ def _find_band(strip: FloatImage) -> _Rows:
     top = at - int(np.argmax(below[at::-1])) if below[: at + 1].any() else 0
     bottom = at + int(np.argmax(below[at:])) if below[at:].any() else len(lifted)
     more = round(_MARGIN_SHARE * (bottom - top) / 2)
+    # A ground that bulges stays above that share far from the band.
+    half_up, half_down = _find_half(lifted, at)
+    first, end_row = at - round(_REACH_WIDTHS * half_up), at + round(_REACH_WIDTHS * half_down) + 1
     others = find_peaks(lifted, height=_SECOND * height, prominence=_SECOND * height)[0]
     other = bool(seen and ((others < top) | (others >= bottom)).any())
-    return _Rows(max(top - more, 0), min(bottom + more, len(lifted)), bool(seen), other)
+    return _Rows(max(top - more, first, 0), min(bottom + more, end_row, len(lifted)), bool(seen), other)
 
 
-def _draw_line(strip: FloatImage, top: int, bottom: int) -> Floats:
-    """Background of the rows of a band: straight from the rows above it to those below."""
-    above, below = strip[max(top - _GROUND_ROWS, 0) : top], strip[bottom : bottom + _GROUND_ROWS]
-    ends = [float(part.mean()) for part in (above, below) if part.size]
-    ends = ends or [float(np.percentile(strip, 5))]
-    return np.linspace(ends[0], ends[-1], bottom - top)
+def _find_half(profile: Floats, at: int) -> tuple[float, float]:
+    """Rows from a peak up and down to half its height."""
+    low = profile < profile[at] / 2
+    up = int(np.argmax(low[at::-1])) if low[: at + 1].any() else at
+    down = int(np.argmax(low[at:])) if low[at:].any() else len(profile) - 1 - at
+    return float(up), float(down)
+
+
+def _draw_line(strip: FloatImage, top: int, bottom: int, reach: int) -> Floats:
+    """Background of the rows of a band by `reach` rows above and below: a line, a parabola if it bulges."""
+    rows = np.r_[max(top - reach, 0) : top, bottom : min(bottom + reach, len(strip))]
+    if not rows.size:
+        return np.full(bottom - top, float(np.percentile(strip, 5)))
+    ground = strip[rows].mean(axis=1, dtype=float)
+    if top <= 0 or bottom >= len(strip):  # one side cannot tell a slope
+        return np.full(bottom - top, ground.mean())
+    fits = [np.polyfit(rows - top, ground, degree) for degree in (1, 2)]
+    left = [float(np.sum((ground - np.polyval(fit, rows - top)) ** 2)) for fit in fits]
+    free = max(len(rows) / _GRAIN_ROWS - 3, 1)
+    bulges = (left[0] - left[1]) * free > _BULGE_F * left[1]
+    return np.asarray(np.polyval(fits[1 if bulges else 0], np.arange(bottom - top)), float)
 
 
 def _is_flat(above: FloatImage, peak: float) -> bool:

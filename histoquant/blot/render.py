@@ -30,6 +30,8 @@ class BlotRendering(Settings):
     """Bands of the outer lanes lie this much lower than the middle ones."""
     gradient_od: float = 0.05
     """Background rises by this from left to right and from top to bottom."""
+    bulge_od: float = 0.0
+    """Background is higher by this in the middle of the strip than at its upper and lower edge (cosine)."""
     film_od: Annotated[float, Field(gt=0)] = 10.0
     """Density at which film saturates; 10: it does not."""
     scan_od: Annotated[float, Field(gt=0)] = 3.0
@@ -77,6 +79,7 @@ def render_blot(rng: np.random.Generator, peaks_od: Sequence[float], settings: B
         bands[i] = peak * flank * np.exp(-0.5 * ((y - middle) / tall) ** 2)
     pure = bands.sum(axis=0)
     ground = 0.15 + settings.gradient_od * (x / columns + y / rows)
+    ground = ground + settings.bulge_od * np.sin(np.pi * y / rows)
     film, image = _expose(rng, pure + ground, settings)
     seen = np.minimum(film, settings.scan_od) - ground
     volumes = bands.sum(axis=(1, 2))
