@@ -63,3 +63,8 @@ def test_links_between_pages_lead_somewhere() -> None:
         and not (target.startswith("notebooks/") and (DOCS.parent / target).exists())
     ]
     assert broken == []
+
+
+def test_no_page_holds_the_marks_of_a_conflict() -> None:
+    pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+    assert [page.name for page in pages if re.search("^(<{7}|>{7}) ", page.read_text("utf-8"), re.M)] == []
