@@ -111,7 +111,7 @@ def run_command(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     if words[0] in ("run", "qc"):
         words += ["--protocol", "PROTOCOL.toml", "--quiet"]
-    if words[0] == "run":
+    if words[0] in ("run", "vectors"):
         words += ["--workers", "1"]
     if words == ["demo"]:
         assert "make demo" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
