@@ -145,6 +145,16 @@ def test_a_plan_of_a_pilot(tmp_path: Path) -> None:
     assert (run / "plan/plan.html").read_text(encoding="utf-8").count("<table>") == 4
 
 
+def test_a_ratio_that_is_no_number_is_named(tmp_path: Path) -> None:
+    folder = make_pilot(tmp_path / "pilot", 4, 0.1)
+    table = pd.read_csv(folder / "fields.csv", dtype=str)
+    table.loc[2, "cells_per_fiber"] = "many"
+    table.to_csv(folder / "fields.csv", index=False)
+    with pytest.raises(ResultsError, match="has 'many' as cells_per_fiber") as found:
+        plan_study(folder)
+    assert "row 4" in str(found.value)
+
+
 def test_pilots_too_small(tmp_path: Path) -> None:
     run = make_pilot(tmp_path / "pilot", 2, 0.3)
     found = plan_study(run)

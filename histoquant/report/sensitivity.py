@@ -23,7 +23,7 @@ _KEYS = ["analysis", "marker", "marker_2", "group", "group_2"]
 _REMARK = (
     "Counted again from the stored cells, all markers’ thresholds changed together; nothing was segmented "
     "again, so a ring too faint to be found stays unfound. What other stain vectors do is told by "
-    "`histoquant vectors` with this folder, which reads the fields’ pixels again."
+    "the command histoquant vectors, given this run’s folder; it reads the fields’ pixels again."
 )
 _REMARK_VECTORS = (
     "Cells measured again in the pixels by other stain vectors, fibers and outlines of cells kept, so that a "
