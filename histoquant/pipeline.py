@@ -15,14 +15,24 @@ from histoquant.cells import find_cells_of_field
 from histoquant.counts import count_field
 from histoquant.direction import tell_direction
 from histoquant.fibers import cross_check_fibers, get_segmenter
-from histoquant.geometry import Field
-from histoquant.objects import find_inside, list_objects, outline_objects
+from histoquant.geometry import Field, Patch
+from histoquant.objects import Labels, Mask, find_inside, list_objects, outline_objects
 from histoquant.prepare import FieldTask, Prepared, measure_quality, prepare_section, read_field
 from histoquant.protocol import MarkerSettings, Protocol
 from histoquant.qc.judge import judge_quality
 from histoquant.results import encode_labels
+from histoquant.stains import Stains
 
-__all__ = ["FieldTask", "Measured", "Prepared", "describe_field", "measure_field", "prepare_section"]
+__all__ = [
+    "FieldTask",
+    "Found",
+    "Measured",
+    "Prepared",
+    "describe_field",
+    "find_objects",
+    "measure_field",
+    "prepare_section",
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,32 @@ class Measured:
     files: dict[str, bytes]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is in a field and its margin: pixels, stains, label maps and the table of their objects."""
+
+    patch: Patch
+    stains: Stains
+    inside: Mask
+    fibers: Labels
+    cells: Labels
+    objects: pd.DataFrame
+
+
+def find_objects(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> Found:
+    """Read a field with its margin, segment it, and measure what was found.
+
+    The first part of `measure_field`, for who needs no files; parameters and errors are the same.
+    """
+    patch, stains = read_field(task, marker, protocol)
+    fibers = get_segmenter(protocol.fibers)(stains)
+    inside = find_inside(task.field, task.annotations, stains)
+    cells = find_cells_of_field(stains, inside, protocol.cells, marker.compartment)
+    how = (marker, protocol.cells, protocol.fibers)
+    objects = list_objects(task.field.number, fibers, cells, stains, inside, *how)
+    return Found(patch, stains, inside, fibers, cells, objects)
+
+
 def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> Measured:
     """Measure one field: read it with its margin, segment, measure, count by half area.
 
@@ -69,15 +105,10 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         The region cannot be read or segmented; this field fails, others go on.
     """
     field = task.field
-    patch, stains = read_field(task, marker, protocol)
+    found = find_objects(task, marker, protocol)
+    patch, stains, objects = found.patch, found.stains, found.objects
     quality = measure_quality(task, patch, protocol)
     flags = [finding.text for finding in judge_quality(quality, protocol.qc)]
-    fibers = get_segmenter(protocol.fibers)(stains)
-    inside = find_inside(field, task.annotations, stains)
-    cells = find_cells_of_field(stains, inside, protocol.cells, marker.compartment)
-    objects = list_objects(
-        field.number, fibers, cells, stains, inside, marker, protocol.cells, protocol.fibers
-    )
     row = {
         **describe_field(field),
         "tissue_fraction": task.tissue_fraction,
@@ -85,21 +116,21 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
         **count_field(objects),
     }
     along = tell_direction(objects, protocol.fibers)
-    doubt = cross_check_fibers(fibers, stains, inside, protocol.fibers)
+    doubt = cross_check_fibers(found.fibers, stains, found.inside, protocol.fibers)
     row["reason"] = "; ".join(filter(None, [row["reason"], along, doubt, *flags]))
     row["quality"] = quality
     if flags and protocol.qc.exclude and row["status"] == "ok":
         row["status"] = "excluded"
     place = (stains.x_um, stains.y_um, stains.mpp)
-    overlay = pictures.draw_overlay(patch, fibers, cells, objects, field)
+    overlay = pictures.draw_overlay(patch, found.fibers, found.cells, objects, field)
     small = pictures.draw_field_thumbnail(patch, objects, field)
     files = {
-        f"fields/{field.number}_fibers.tif": encode_labels(fibers, *place),
-        f"fields/{field.number}_cells.tif": encode_labels(cells, *place),
+        f"fields/{field.number}_fibers.tif": encode_labels(found.fibers, *place),
+        f"fields/{field.number}_cells.tif": encode_labels(found.cells, *place),
         f"overlays/{field.number}.jpg": pictures.encode_jpeg(overlay, 80),
         f"overlays/{field.number}_small.webp": pictures.encode_webp(small),
     }
-    outlines = outline_objects(objects, fibers, cells, stains, task.mpp, task.geojson_origin_px)
+    outlines = outline_objects(objects, found.fibers, found.cells, stains, task.mpp, task.geojson_origin_px)
     if task.kind == "field":
         # Outlines of several images share a file; each lies in the pixels of its own image.
         for outline in outlines:

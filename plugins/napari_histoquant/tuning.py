@@ -12,13 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 import tomli_w
 
-from histoquant.cells import find_cells_of_field
 from histoquant.counts import count_field
 from histoquant.errors import HistoquantError
-from histoquant.fibers import get_segmenter
-from histoquant.objects import find_inside, list_objects
 from histoquant.pictures import GREY, VERMILLION
-from histoquant.prepare import FieldTask, prepare_section, read_field
+from histoquant.pipeline import FieldTask, find_objects, prepare_section
 from histoquant.protocol import Protocol, Vector, validate_protocol
 from histoquant.results import write_bytes
 from histoquant.stains import Stains
@@ -83,13 +80,8 @@ def tune_field(drawn: Drawn, number: int, protocol: Protocol) -> Tuned:
         raise HistoquantError(f"field {number} is not drawn", "Tune", f"choose one of 1 to {len(tasks)}")
     name = drawn.request.marker
     marker = settings.markers[name]
-    _, stains = read_field(task, marker, settings)
-    fibers = get_segmenter(settings.fibers)(stains)
-    inside = find_inside(task.field, task.annotations, stains)
-    cells = find_cells_of_field(stains, inside, settings.cells, marker.compartment)
-    how = (marker, settings.cells, settings.fibers)
-    objects = list_objects(number, fibers, cells, stains, inside, *how)
-    return Tuned(task, stains, objects, name, marker.threshold_od)
+    found = find_objects(task, marker, settings)
+    return Tuned(task, found.stains, found.objects, name, marker.threshold_od)
 
 
 def call_cells(tuned: Tuned, threshold_od: float) -> Tuned:
