@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from histoquant.inclusion import count_half_area
 from histoquant.protocol import MarkerSettings, Protocol
@@ -216,6 +215,8 @@ def _compare_variants(found: Mapping[Any, pd.DataFrame], column: str) -> pd.Data
 
 
 def _compare(patients: pd.DataFrame) -> Iterable[Row]:
+    from scipy import stats  # late: whoever opens a run's folder loads this module for its columns
+
     markers = [name for name in patients.columns if name not in ("patient", "group")]
     groups = sorted(name for name in patients["group"].unique() if name)
     for marker in markers:
