@@ -41,7 +41,7 @@ def write_slide(folder: Path, seed: int) -> Path:
     """A section of 0.8 mm, rendered."""
     render = RenderSettings(size_um=(800.0, 800.0), layout=LayoutSettings(rim_um=60.0))
     value = MarkerPlan(mean=(0.3, 0.5), sd=(0.1, 0.1))
-    write_study(folder, StudyPlan(patients=(1, 0), markers={MARKER: value}, render=render, vary=False), seed)
+    write_study(folder, StudyPlan(patients=(1, 1), markers={MARKER: value}, render=render, vary=False), seed)
     return folder / "slides" / f"P01-{MARKER}.svs"
 
 

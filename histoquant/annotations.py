@@ -309,7 +309,7 @@ def labels_to_features(
         corner = np.array([box[1].start, box[0].start])
         polygons: dict[int, list[list[list[float]]]] = {}
         for piece, corners in trace_rings(np.asarray(pieces, np.int32)):
-            ring = np.round((np.array([*corners, corners[0]]) + corner) * scale + offset, _DIGITS)
+            ring = np.round((np.vstack([corners, corners[:1]]) + corner) * scale + offset, _DIGITS)
             polygons.setdefault(piece, []).append(ring.tolist())
         outline = _make_polygon(list(polygons.values()))
         features.append({"type": "Feature", "geometry": outline, "properties": dict(known.get(number, {}))})

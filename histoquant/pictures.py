@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import simplejpeg
 
 from histoquant.errors import HistoquantError
 from histoquant.geometry import Field, Patch, rasterize_field
@@ -194,8 +195,8 @@ def encode_jpeg(picture: Picture, quality: int = 85) -> bytes:
     >>> encode_jpeg(np.zeros((8, 8, 3), np.uint8))[:3]
     b'\\xff\\xd8\\xff'
     """
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-    return cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes()
+    whole = np.ascontiguousarray(picture)
+    return bytes(simplejpeg.encode_jpeg(whole, quality, colorspace="RGB", colorsubsampling="420"))
 
 
 def encode_webp(picture: Picture, quality: int = 40) -> bytes:

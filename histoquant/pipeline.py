@@ -59,9 +59,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Found:
-    """What is in a field and its margin: pixels, stains, label maps and the table of their objects."""
+    """What is in a field and its margin: pixels, stains as separated and as measured, labels, objects."""
 
     patch: Patch
+    separated: Stains
     stains: Stains
     inside: Mask
     fibers: Labels
@@ -74,13 +75,13 @@ def find_objects(task: FieldTask, marker: MarkerSettings, protocol: Protocol) ->
 
     The first part of `measure_field`, for who needs no files; parameters and errors are the same.
     """
-    patch, stains = read_field(task, marker, protocol)
+    patch, separated, stains = read_field(task, marker, protocol)
     fibers = get_segmenter(protocol.fibers)(stains)
     inside = find_inside(task.field, task.annotations, stains)
     cells = find_cells_of_field(stains, inside, protocol.cells, marker.compartment)
     how = (marker, protocol.cells, protocol.fibers)
     objects = list_objects(task.field.number, fibers, cells, stains, inside, *how)
-    return Found(patch, stains, inside, fibers, cells, objects)
+    return Found(patch, separated, stains, inside, fibers, cells, objects)
 
 
 def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> Measured:
@@ -104,10 +105,9 @@ def measure_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -
     HistoquantError
         The region cannot be read or segmented; this field fails, others go on.
     """
-    field = task.field
     found = find_objects(task, marker, protocol)
-    patch, stains, objects = found.patch, found.stains, found.objects
-    quality = measure_quality(task, patch, protocol)
+    field, patch, stains, objects = task.field, found.patch, found.stains, found.objects
+    quality = measure_quality(task, patch, found.separated, protocol)
     flags = [finding.text for finding in judge_quality(quality, protocol.qc)]
     row = {
         **describe_field(field),

@@ -32,6 +32,7 @@ from histoquant.stains import (
     DEFAULT_VECTORS,
     Stains,
     correct_spill,
+    crop_stains,
     estimate_vectors,
     estimate_white,
     separate_stains,
@@ -170,7 +171,7 @@ def restore_task(
     return FieldTask(source.path, mpp, kind, field, white, vectors, annotations, share, origin)
 
 
-def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> tuple[Patch, Stains]:
+def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> tuple[Patch, Stains, Stains]:
     """Read a field with its margin and separate its stains.
 
     Parameters
@@ -186,8 +187,8 @@ def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> t
     -------
     patch : Patch
         Pixels as they are on the slide.
-    stains : Stains
-        At the working resolution.
+    separated, stains : Stains
+        At the working resolution: as separated, and with the spill taken off, if it is, to measure in.
 
     Raises
     ------
@@ -196,18 +197,14 @@ def read_field(task: FieldTask, marker: MarkerSettings, protocol: Protocol) -> t
     """
     field, margin_um = task.field, protocol.fields.margin_um
     with open_slide(task.path, task.mpp, task.kind) as slide:
-        patch = slide.read(
-            field.left_um - margin_um,
-            field.top_um - margin_um,
-            field.width_um + 2 * margin_um,
-            field.height_um + 2 * margin_um,
-        )
-    stains = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
+        corner = field.left_um - margin_um, field.top_um - margin_um
+        patch = slide.read(*corner, field.width_um + 2 * margin_um, field.height_um + 2 * margin_um)
+    separated = separate_stains(patch, task.white, task.vectors, protocol.working_mpp)
     plain = marker.compartment == "nucleus" or protocol.cells.method == "qupath"
-    return patch, stains if plain else correct_spill(stains)
+    return patch, separated, separated if plain else correct_spill(separated)
 
 
-def measure_quality(task: FieldTask, patch: Patch, protocol: Protocol) -> dict[str, float]:
+def measure_quality(task: FieldTask, patch: Patch, stains: Stains, protocol: Protocol) -> dict[str, float]:
     """Measure the quality of a field, its stains as they are: no spill taken off, margin left out.
 
     Parameters
@@ -216,6 +213,8 @@ def measure_quality(task: FieldTask, patch: Patch, protocol: Protocol) -> dict[s
         The field.
     patch : Patch
         Pixels that cover it.
+    stains : Stains
+        Of the patch, as separated.
     protocol : Protocol
         Settings.
 
@@ -227,9 +226,11 @@ def measure_quality(task: FieldTask, patch: Patch, protocol: Protocol) -> dict[s
     if not protocol.qc.check:
         return {}
     box = crop_to_field(patch, task.field)
-    stains = separate_stains(box, task.white, task.vectors, protocol.working_mpp)
-    inside = find_inside(task.field, task.annotations, stains)
-    return measure_field_quality(box.pixels, box.mpp, stains, inside, task.vectors, protocol.qc)
+    top, left = round((box.y_um - stains.y_um) / stains.mpp), round((box.x_um - stains.x_um) / stains.mpp)
+    rows, columns = (round(side * box.mpp / stains.mpp) for side in box.pixels.shape[:2])
+    part = crop_stains(stains, (slice(top, top + rows), slice(left, left + columns)))
+    inside = find_inside(task.field, task.annotations, part)
+    return measure_field_quality(box.pixels, box.mpp, part, inside, task.vectors, protocol.qc)
 
 
 def _make_vector(values: Sequence[Any]) -> Vector:

@@ -155,7 +155,7 @@ def read_ground(section: StoredSection, number: int) -> Ground:
     source = find_source(section)
     receipt = results.read_json(section.folder / "receipt.json") or {}
     task = restore_task(source, receipt, _find_row(section, number), section.protocol)
-    _, stains = read_field(task, section.marker, section.protocol)
+    _, _, stains = read_field(task, section.marker, section.protocol)
     return Ground(stains, find_inside(task.field, task.annotations, stains))
 
 

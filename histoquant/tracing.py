@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def trace_rings(pieces: npt.NDArray[np.int32]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+def trace_rings(pieces: npt.NDArray[np.int32]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Corners (column, row) of every ring of 4-connected pieces; a piece's outer ring comes first.
 
     Each side of a pixel that borders on another piece is an edge, walked with the pixel to its right.
@@ -25,8 +25,9 @@ def trace_rings(pieces: npt.NDArray[np.int32]) -> Iterator[tuple[int, list[tuple
     for turn in (1, 0, 3):  # right, straight, left: the last that exists wins
         candidate = (direction + turn) % 4 * plane + target
         follower = np.where(owner[candidate] == owner[edges], candidate, follower)
-    following = np.searchsorted(edges, follower).tolist()
-    directions, places, owners = direction.tolist(), vertex.tolist(), owner[edges].tolist()
+    after = np.searchsorted(edges, follower)
+    turns, following = (direction[after] != direction).tolist(), after.tolist()
+    owners = owner[edges].tolist()
     seen = bytearray(len(edges))
     for start in range(int(np.searchsorted(edges, plane))):  # every ring has an edge to the east
         if seen[start]:
@@ -34,11 +35,11 @@ def trace_rings(pieces: npt.NDArray[np.int32]) -> Iterator[tuple[int, list[tuple
         corners, edge = [], start
         while not seen[edge]:
             seen[edge] = 1
-            following_edge = following[edge]
-            if directions[following_edge] != directions[edge]:
-                corners.append(divmod(places[following_edge], columns)[::-1])
-            edge = following_edge
-        yield owners[start], corners
+            if turns[edge]:
+                corners.append(edge)
+            edge = following[edge]
+        row, column = np.divmod(target[corners], columns)
+        yield owners[start], np.stack([column, row], axis=1)
 
 
 def _list_sides(pieces: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -215,7 +215,7 @@ def recall_field(
         if vectors == task.vectors:
             continue
         if vectors not in known:
-            _, stains = read_field(replace(task, vectors=vectors), marker, protocol)
+            _, _, stains = read_field(replace(task, vectors=vectors), marker, protocol)
             table = measure_cells(cells, fibers, stains, marker, protocol.cells)
             known[vectors] = table.assign(field=number, countable=select_countable(table, marker))
         parts.append(known[vectors].assign(vectors=name)[list(RECALLED_COLUMNS)])

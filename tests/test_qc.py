@@ -255,9 +255,22 @@ def test_no_check_where_none_is_asked_for(pixels: np.ndarray) -> None:
     nowhere = Annotations(None, None, ())
     task = FieldTask(Path("a.svs"), MPP, "slide", FIELD, WHITE, DEFAULT_VECTORS, nowhere, 1.0)
     patch = Patch(pixels, 0.0, 0.0, MPP)
-    checked = measure_quality(task, patch, Protocol())
+    stains = separate_stains(patch, WHITE)
+    checked = measure_quality(task, patch, stains, Protocol())
     assert checked["blur_um"] == pytest.approx(measure(pixels)["blur_um"])
-    assert measure_quality(task, patch, Protocol(qc=QcSettings(check=False))) == {}
+    assert measure_quality(task, patch, stains, Protocol(qc=QcSettings(check=False))) == {}
+
+
+def test_a_margin_round_the_field_changes_no_measure(pixels: np.ndarray) -> None:
+    nowhere = Annotations(None, None, ())
+    task = FieldTask(Path("a.svs"), MPP, "slide", FIELD, WHITE, DEFAULT_VECTORS, nowhere, 1.0)
+    alone = Patch(pixels, 0.0, 0.0, MPP)
+    wide = np.pad(pixels, ((8, 6), (12, 4), (0, 0)), constant_values=90)
+    patch = Patch(wide, -12 * MPP, -8 * MPP, MPP)
+    first, second = (
+        measure_quality(task, one, separate_stains(one, WHITE), Protocol()) for one in (alone, patch)
+    )
+    assert first == pytest.approx(second, nan_ok=True)
 
 
 def test_a_limit_out_of_bounds_is_named() -> None:

@@ -17,6 +17,7 @@ from histoquant.protocol import Protocol
 from histoquant.qc.compression import read_jpeg_quality
 from histoquant.qc.verdict import Values, Verdict, decide, judge_artefacts
 from histoquant.slide import open_slide
+from histoquant.stains import separate_stains
 from histoquant.study import Section
 
 _DQT = b"\xff\xdb"
@@ -144,7 +145,8 @@ def _measure_task(task: FieldTask, protocol: Protocol) -> dict[str, float]:
     with open_slide(task.path, task.mpp, task.kind) as slide:
         patch = slide.read(place.left_um, place.top_um, place.width_um, place.height_um)
     settings = protocol.model_copy(update={"qc": protocol.qc.model_copy(update={"check": True})})
-    values = measure_quality(task, patch, settings)
+    stains = separate_stains(patch, task.white, task.vectors, settings.working_mpp)
+    values = measure_quality(task, patch, stains, settings)
     # The worst of what pixels and file tell; fmin leaves out what is unknown.
     worst = np.fmin(values["jpeg_quality"], read_file_quality(task.path))
     return {**values, "jpeg_quality": float(worst)}

@@ -49,8 +49,27 @@ def measure_blur(density: FloatImage, mpp: float) -> float:
     1.1
     2.0
     """
+    return _estimate_whole(*_measure_gradients(density, mpp))
+
+
+def measure_focus(density: FloatImage, mpp: float, limit_um: float) -> tuple[float, float]:
+    """Measure `measure_blur` and `measure_blurred_share`, which share most of their work.
+
+    Parameters
+    ----------
+    density : ndarray of float32, shape (rows, columns)
+        Optical density.
+    mpp : float
+        Pixel size, um/px.
+    limit_um : float
+        Blur beyond which a part is out of focus.
+
+    Returns
+    -------
+    blur_um, blurred_share : float
+    """
     fine, coarse = _measure_gradients(density, mpp)
-    return _estimate_blur(fine, coarse) if coarse.size else float("nan")
+    return _estimate_whole(fine, coarse), _estimate_share(fine, coarse, limit_um)
 
 
 def measure_blurred_share(density: FloatImage, mpp: float, limit_um: float) -> float:
@@ -70,7 +89,14 @@ def measure_blurred_share(density: FloatImage, mpp: float, limit_um: float) -> f
     float
         Share of the squares of 110 um that have edges; NaN if none has.
     """
-    fine, coarse = _measure_gradients(density, mpp)
+    return _estimate_share(*_measure_gradients(density, mpp), limit_um)
+
+
+def _estimate_whole(fine: FloatImage, coarse: FloatImage) -> float:
+    return _estimate_blur(fine, coarse) if coarse.size else float("nan")
+
+
+def _estimate_share(fine: FloatImage, coarse: FloatImage, limit_um: float) -> float:
     if not coarse.size:
         return float("nan")
     rows, columns = (max(1, round(length * _MPP / _TILE_UM)) for length in coarse.shape)

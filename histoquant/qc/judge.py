@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from histoquant.protocol import QcSettings
 from histoquant.qc.compression import estimate_jpeg_quality
-from histoquant.qc.focus import measure_blur, measure_blurred_share
+from histoquant.qc.focus import measure_focus
 from histoquant.qc.holes import measure_holes
 from histoquant.qc.staining import (
     measure_angles,
@@ -146,9 +146,10 @@ def measure_field_quality(
     density = stains.haematoxylin + stains.dab
     strength = measure_strength(stains, inside & (density > _LEAST_TISSUE_OD))
     angles = measure_angles(stains, vectors)
+    blur_um, blurred_share = measure_focus(density, stains.mpp, settings.max_blur_um)
     return {
-        "blur_um": measure_blur(density, stains.mpp),
-        "blurred_share": measure_blurred_share(density, stains.mpp, settings.max_blur_um),
+        "blur_um": blur_um,
+        "blurred_share": blurred_share,
         "jpeg_quality": estimate_jpeg_quality(pixels),
         "clipped_share": measure_clipping(pixels[::2, ::2]),
         "unevenness": measure_unevenness(pixels, mpp),
