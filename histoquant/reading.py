@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from histoquant import __version__, results
 from histoquant.errors import ResultsError
@@ -207,25 +206,13 @@ def open_reading(
     check_name(reader, run)
     fields = results.read_table(run / "fields.csv", FIELD_COLUMNS)
     folder = run / "readings" / encode_name(reader)
-    lock = FileLock(folder / ".lock")
-    try:
-        (folder / "fields").mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ResultsError(
-            f"the reading by {reader} is open in another window", folder, "close that one first"
-        ) from error
-    except OSError as error:
-        raise ResultsError(
-            f"is not writable ({error.strerror})", run, "ask for the right to write there"
-        ) from error
-    try:
+    taken = ResultsError(f"the reading by {reader} is open in another window", folder, "close that one first")
+    with results.hold_lock(folder / ".lock", taken):
+        (folder / "fields").mkdir(exist_ok=True)
         if not (folder / "plan.json").exists():
             plan = plan_reading(fields, reader, seed, first, fibers)
             results.write_json(folder / "plan.json", _encode_plan(plan, first))
         yield BlindReading(run, folder, _read_plan(folder, fields))
-    finally:
-        lock.release()
 
 
 def plan_reading(fields: pd.DataFrame, reader: str, seed: int, first: int, fibers: bool) -> Plan:

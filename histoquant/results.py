@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -428,17 +428,39 @@ def list_orphans(folder: RunFolder, known: Collection[str]) -> tuple[str, ...]:
 _LOCK = ".lock"
 
 
+def _hold(path: Path) -> AbstractContextManager[None]:
+    taken = ResultsError("is in use by another run", path, "wait for it to end, or choose another --out")
+    return hold_lock(path / _LOCK, taken, "choose another --out")
+
+
 @contextmanager
-def _hold(path: Path) -> Iterator[None]:
-    lock = FileLock(path / _LOCK)
+def hold_lock(
+    path: Path, taken: ResultsError, fix: str = "ask for the right to write there"
+) -> Iterator[None]:
+    """Hold a lock until the end of the block; its folder is made where it is missing.
+
+    Parameters
+    ----------
+    path : Path
+        File of the lock.
+    taken : ResultsError
+        What to raise if another program holds it.
+    fix : str, optional
+        What to do if the folder cannot be written.
+
+    Raises
+    ------
+    ResultsError
+        `taken`, or the folder is not writable.
+    """
+    lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ResultsError(
-            "is in use by another run", path, "wait for it to end, or choose another --out"
-        ) from error
+        raise taken from error
     except OSError as error:
-        raise ResultsError(f"is not writable ({error.strerror})", path, "choose another --out") from error
+        raise ResultsError(f"is not writable ({error.strerror})", path.parent, fix) from error
     try:
         yield
     finally:

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from histoquant.edits import Change, Edit, History, format_line, parse_line, replay
 from histoquant.errors import EditError, ResultsError, StorageError
-from histoquant.results import EDITS, read_record
+from histoquant.results import EDITS, hold_lock, read_record
 from histoquant.study import encode_name
 
 _KEY_LENGTH = 12
@@ -99,24 +97,11 @@ def open_trail(folder: Path, reviewer: str) -> Iterator[Trail]:
         The name is empty or too long, or the trail is damaged or of another measurement.
     """
     path, measured = _locate(folder, reviewer), _read_key(folder)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.stem}.lock"))
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ResultsError(
-            f"the trail of {reviewer} is open in another window", folder, "close that one first"
-        ) from error
-    except OSError as error:
-        raise ResultsError(
-            f"is not writable ({error.strerror})", path.parent, "ask for the right to write there"
-        ) from error
-    try:
+    taken = ResultsError(f"the trail of {reviewer} is open in another window", folder, "close that one first")
+    with hold_lock(path.with_name(f".{path.stem}.lock"), taken):
         data = _read_bytes(path)
         history = _parse(data, path, reviewer, measured)
         yield Trail(path, reviewer, measured, history, not data or data.endswith(b"\n"))
-    finally:
-        lock.release()
 
 
 def read_trail(folder: Path, reviewer: str) -> History:
