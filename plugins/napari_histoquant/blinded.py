@@ -9,20 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import FileEdit
-from qtpy.compat import isalive
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
     QGridLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
-    QShortcut,
     QSpinBox,
     QVBoxLayout,
-    QWidget,
 )
 
 from histoquant.errors import EditError, HistoquantError
@@ -37,13 +31,12 @@ from napari_histoquant.blinding import (
     show_marks,
     show_picture,
 )
-from napari_histoquant.docked import is_undocked
+from napari_histoquant.docked import HoldingDock
 from napari_histoquant.layers import LayerData
 from napari_histoquant.messages import guard, show_info
 from napari_histoquant.refreshing import refresh_layer
 from napari_histoquant.scene import find_layer, put_layer
 
-# name, text, keys, what it does
 _ACTIONS = (
     ("fiber", "Fiber", "F", "A fiber that lies more than half inside, where the pointer is."),
     ("positive", "Positive", "P", "A positive cell where the pointer is."),
@@ -56,7 +49,7 @@ _ACTIONS = (
 )
 
 
-class BlindedWidget(QWidget):
+class BlindedWidget(HoldingDock):
     """Read fields of a run without knowing whose they are.
 
     Parameters
@@ -65,9 +58,10 @@ class BlindedWidget(QWidget):
         An empty one.
     """
 
+    actions = _ACTIONS
+
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer, "Start reading")
         self.reading: BlindReading | None = None
         self.number = 0
         self.kind: Kind = "positive"
@@ -78,14 +72,8 @@ class BlindedWidget(QWidget):
         self.seed = QSpinBox(maximum=2**31 - 1, toolTip="Of the order; it depends on your name too.")
         self.first = QSpinBox(maximum=1000, specialValueText="all", toolTip="The first so many as drawn.")
         self.fibers = QCheckBox("count fibers too", checked=True)
-        self.begin = QPushButton("Start reading")
         self.where, self.counts, self.how = QLabel(), QLabel(), QLabel()
-        self.buttons = {
-            name: QPushButton(f"{text} ({key.replace('Control-', 'Ctrl+')})")
-            for name, text, key, _ in _ACTIONS
-        }
         self._arrange()
-        self._connect()
         self._enable(False)
 
     def _arrange(self) -> None:
@@ -106,25 +94,13 @@ class BlindedWidget(QWidget):
             one.setWordWrap(True)
         self.setLayout(column)
 
-    def _connect(self) -> None:
-        self.begin.clicked.connect(lambda: guard(self._toggle)())
-        self.viewer.layers.events.removed.connect(lambda event: self._watch())
-        for name, _, key, tooltip in _ACTIONS:
-            button, run = self.buttons[name], guard(getattr(self, f"_do_{name}"))
-            button.setToolTip(tooltip)
-            button.clicked.connect(lambda _=False, run=run: run())
-            # With a button in focus the canvas hears no key.
-            shortcut = QShortcut(QKeySequence(key.replace("Control-", "Ctrl+")), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(run)
+    @property
+    def under_way(self) -> bool:
+        """Whether a reading is open."""
+        return self.reading is not None
 
-    def _toggle(self) -> None:
-        if self.reading is None:
-            self._start()
-        else:
-            self.stop()
-
-    def _start(self) -> None:
+    def begin_sitting(self) -> None:
+        """Open the reading and show its first field that is not done."""
         run = self.run.value
         if run is None or run == Path():
             raise HistoquantError("no run is chosen", "Read blinded", "choose the folder of a run")
@@ -148,45 +124,31 @@ class BlindedWidget(QWidget):
 
     def stop(self) -> None:
         """End the reading; every mark is kept already."""
-        self._held.close()
-        if self.reading is None:
+        was_open = self.under_way
+        self.let_go()
+        if not was_open:
             return
-        self.reading, self._before = None, []
+        self._before = []
         self._enable(False)
         for one in (self.where, self.counts, self.how):
             one.setText("")
         self.begin.setText("Start reading")
 
-    def closeEvent(self, event: Any) -> None:
-        """Let the reading go; called by Qt."""
-        self.stop()
-        super().closeEvent(event)
+    def let_go(self) -> None:
+        """Let another window read."""
+        self._held.close()
+        self.reading = None
 
-    def changeEvent(self, event: Any) -> None:
-        """Let the reading go when the dock is closed; called by Qt."""
-        super().changeEvent(event)
-        if is_undocked(self, event):
-            self.stop()
-
-    def _watch(self) -> None:
-        if self.reading is None:
-            return
-        if not isalive(self):  # the whole window closes
-            self._held.close()
-            self.reading = None
-        elif find_layer(self.viewer, PICTURE) is None:
-            show_info("The reading ends: its picture was closed. All marks are kept.")
-            self.stop()
+    def tell_end(self) -> str:
+        """Whether the picture was closed."""
+        if find_layer(self.viewer, PICTURE) is not None:
+            return ""
+        return "The reading ends: its picture was closed. All marks are kept."
 
     def _enable(self, on: bool) -> None:
-        for button in self.buttons.values():
-            button.setEnabled(on)
+        self.listen(on)
         for one in (self.run.native, self.reader, self.seed, self.first, self.fibers):
             one.setEnabled(not on)
-        if on:
-            self.viewer.mouse_drag_callbacks.append(self._click)
-        elif self._click in self.viewer.mouse_drag_callbacks:
-            self.viewer.mouse_drag_callbacks.remove(self._click)
 
     # what is looked at
 
@@ -197,7 +159,7 @@ class BlindedWidget(QWidget):
     def _put(self, number: int, layers: Sequence[LayerData]) -> None:
         watched, self.reading = self.reading, None  # the old picture goes, not the reading
         for data in layers:
-            self._bind(put_layer(self.viewer, data))
+            self.bind(put_layer(self.viewer, data))
         self.reading, self.number, self._before = watched, number, []
         self._show_marks()
         marks = self.viewer.layers.index(find_layer(self.viewer, MARKS))
@@ -207,7 +169,7 @@ class BlindedWidget(QWidget):
     def _show_marks(self) -> None:
         reading = self._sitting
         layer = refresh_layer(self.viewer, show_marks(reading.get(self.number).marks))
-        self._bind(layer)
+        self.bind(layer)
         self.viewer.layers.selection.active = layer
         self.where.setText(f"field {self.number + 1} of {len(reading)}; {reading.done} done")
         self.counts.setText(describe_marks(reading.get(self.number), reading.fibers))
@@ -219,12 +181,6 @@ class BlindedWidget(QWidget):
         if event.type != "mouse_move":
             y, x = event.position[-2:]
             guard(lambda: self._mark(self.kind, float(x), float(y)))()
-
-    def _bind(self, layer: Any) -> None:
-        """Let the keys work while a layer is active: napari asks the layer first."""
-        for name, _, key, _ in _ACTIONS:
-            run = guard(getattr(self, f"_do_{name}"))
-            layer.bind_key(key, lambda _, run=run: run(), overwrite=True)
 
     # what is marked
 

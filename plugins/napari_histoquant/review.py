@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
@@ -19,17 +17,15 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
-    QShortcut,
     QSizePolicy,
     QVBoxLayout,
-    QWidget,
 )
 
 from histoquant.edits import Action, Change, Edit, Kind, make_change, split_id
 from histoquant.errors import EditError, HistoquantError
 from napari_histoquant.background import start
 from napari_histoquant.describing import describe_counts, describe_last, describe_object, list_queue
-from napari_histoquant.docked import is_undocked
+from napari_histoquant.docked import HoldingDock
 from napari_histoquant.layers import EDGE_UM, FIELDS, KEY
 from napari_histoquant.marking import DRAWING, show_drawing, show_meant, show_review
 from napari_histoquant.messages import guard, show_info, show_warning
@@ -48,7 +44,6 @@ _HOW = {
     "add_line": "Drag a line across the object.",
 }
 _TARGET = Qt.ItemDataRole.UserRole
-# name, text, keys, what it does
 _ACTIONS = (
     ("next", "Next", "N", "The next of the queue."),
     ("back", "Back", "B", "The one before."),
@@ -77,7 +72,7 @@ _ACTIONS = (
 )
 
 
-class ReviewWidget(QWidget):
+class ReviewWidget(HoldingDock):
     """Review a measured section.
 
     Parameters
@@ -86,25 +81,23 @@ class ReviewWidget(QWidget):
         With a section of a run.
     """
 
+    actions = _ACTIONS
+
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer, "Start review")
         self.review: Review | None = None
         self.field = 0
         self.object: str | None = None
         self.wanted: Callable[[Place], object] | None = None
         self.reviewer = QLineEdit(placeholderText="your name")
-        self.begin, self.sign = QPushButton("Start review"), QPushButton("Sign")
+        self.sign = QPushButton("Sign")
         self.sign.setToolTip("You stand for these counts. An edit after it voids the signature.")
         self.counts, self.about, self.last = QLabel(), QLabel(), QLabel()
         self.queue = QListWidget()
         self.reason = QLineEdit(placeholderText="reason, kept with the next edit")
-        self.buttons = {
-            name: QPushButton(f"{text} ({key.replace('Control-', 'Ctrl+')})")
-            for name, text, key, _ in _ACTIONS
-        }
         self._arrange()
-        self._connect()
+        self.sign.clicked.connect(lambda: guard(self._sign)())
+        self.queue.itemClicked.connect(guard(self._choose))
         self._enable(False)
 
     def _arrange(self) -> None:
@@ -125,27 +118,13 @@ class ReviewWidget(QWidget):
         self.queue.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
         self.setLayout(column)
 
-    def _connect(self) -> None:
-        self.begin.clicked.connect(lambda: guard(self._toggle)())
-        self.sign.clicked.connect(lambda: guard(self._sign)())
-        self.viewer.layers.events.removed.connect(lambda event: self._watch())
-        self.queue.itemClicked.connect(guard(self._choose))
-        for name, _, key, tooltip in _ACTIONS:
-            button, run = self.buttons[name], guard(getattr(self, f"_do_{name}"))
-            button.setToolTip(tooltip)
-            button.clicked.connect(lambda _=False, run=run: run())
-            # With a button in focus the canvas hears no key.
-            shortcut = QShortcut(QKeySequence(key.replace("Control-", "Ctrl+")), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(run)
+    @property
+    def under_way(self) -> bool:
+        """Whether a trail is open."""
+        return self.review is not None
 
-    def _toggle(self) -> None:
-        if self.review is None:
-            self._start()
-        else:
-            self.stop()
-
-    def _start(self) -> None:
+    def begin_sitting(self) -> None:
+        """Open the trail of the section on the screen, and count earlier edits in a thread."""
         run, section = find_section(self.viewer)
         review = Review(run, section, self.reviewer.text().strip())
         self.begin.setEnabled(False)
@@ -175,9 +154,9 @@ class ReviewWidget(QWidget):
     def stop(self) -> None:
         """End the review; everything is kept already."""
         if self.review is not None:
-            self.review.close()
             self._draw_edges(EDGE_UM)
-        self.review, self.object, self.wanted = None, None, None
+        self.let_go()
+        self.object, self.wanted = None, None
         self.begin.setText("Start review")
         self._enable(False)
         self.queue.clear()
@@ -190,38 +169,24 @@ class ReviewWidget(QWidget):
             layer.edge_width = [width_um] * layer.nshapes
             layer.refresh()  # the setter draws nothing
 
-    def closeEvent(self, event: Any) -> None:
-        """Let the trail go; called by Qt."""
-        self.stop()
-        super().closeEvent(event)
-
-    def changeEvent(self, event: Any) -> None:
-        """Let the trail go when the dock is closed; called by Qt."""
-        super().changeEvent(event)
-        if is_undocked(self, event):
-            self.stop()
-
-    def _watch(self) -> None:
-        """End the review when its section leaves the screen: edits are of what is seen."""
-        if self.review is None:
-            return
-        if not isalive(self):  # the whole window closes
+    def let_go(self) -> None:
+        """Let another window have the trail."""
+        if self.review is not None:
             self.review.close()
-            self.review = None
-            return
-        layer = find_layer(self.viewer, FIELDS)
-        if layer is None or layer.metadata[KEY].get("section") != str(self.review.section.folder):
-            show_info(f"The review of {self.review.section.id} ends: the section was closed. All is kept.")
-            self.stop()
+        self.review = None
+
+    def tell_end(self) -> str:
+        """Whether the section has left the screen: edits are of what is seen."""
+        layer, section = find_layer(self.viewer, FIELDS), self._sitting.section
+        if layer is not None and layer.metadata[KEY].get("section") == str(section.folder):
+            return ""
+        return f"The review of {section.id} ends: the section was closed. All is kept."
 
     def _enable(self, on: bool) -> None:
-        for one in (self.sign, self.queue, self.reason, *self.buttons.values()):
+        self.listen(on)
+        for one in (self.sign, self.queue, self.reason):
             one.setEnabled(on)
         self.reviewer.setEnabled(not on)
-        if on:
-            self.viewer.mouse_drag_callbacks.append(self._click)
-        elif self._click in self.viewer.mouse_drag_callbacks:
-            self.viewer.mouse_drag_callbacks.remove(self._click)
 
     # what is looked at
 
@@ -255,7 +220,7 @@ class ReviewWidget(QWidget):
         stored, now = self._sitting.show(number)
         offset = self._offset()
         for data in show_review(stored, now, self._sitting.list_rejected(number), offset):
-            self._bind(refresh_layer(self.viewer, data))
+            self.bind(refresh_layer(self.viewer, data))
         if look:
             row = self._sitting.find_row(number)
             self._look((row["center_y_um"], row["center_x_um"] + offset), 1.1 * row["width_um"])
@@ -265,7 +230,7 @@ class ReviewWidget(QWidget):
         rings = [] if name is None else self._sitting.outline(name)
         self.object = name if rings else None
         layer = refresh_layer(self.viewer, show_meant(rings, self._offset()))
-        self._bind(layer)
+        self.bind(layer)
         self.viewer.layers.selection.active = layer
         if look and rings:
             low, high = rings[0].min(axis=0), rings[0].max(axis=0)
@@ -340,7 +305,7 @@ class ReviewWidget(QWidget):
     def _draw(self, mode: str, take: Callable[[list[Place]], object]) -> None:
         """Let something be drawn, take its corners (x, y), and go back to looking."""
         layer = refresh_layer(self.viewer, show_drawing())
-        self._bind(layer)
+        self.bind(layer)
         self.viewer.layers.selection.active = layer
         layer.mode = mode
         self.about.setText(_HOW[mode])
@@ -442,12 +407,10 @@ class ReviewWidget(QWidget):
             raise EditError("no review is under way", "Review", "give your name and start one")
         return self.review
 
-    def _bind(self, layer: Any) -> None:
-        """Let the keys work while a layer is active: napari asks the layer first."""
+    def bind(self, layer: Any) -> None:
+        """Let the keys work while a layer is active, which goes with its section."""
         layer.metadata[KEY]["section"] = str(self._sitting.section.folder)
-        for name, _, key, _ in _ACTIONS:
-            run = guard(getattr(self, f"_do_{name}"))
-            layer.bind_key(key, lambda _, run=run: run(), overwrite=True)
+        super().bind(layer)
 
 
 def find_section(viewer: Any) -> tuple[Path, str]:
