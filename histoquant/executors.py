@@ -23,7 +23,8 @@ from histoquant.errors import HistoquantError, SlideError, WorkerError
 
 TIMEOUT_S = 1800.0
 """Longest time for one task."""
-_ATTEMPTS = 3
+_ATTEMPTS = 6
+_STARTS = 20
 _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -74,7 +75,7 @@ class WorkerPool(Executor):
         """Have a worker do the work.
 
         The future holds its result, its error, or a WorkerError: the work took too long, or its worker
-        died on each of three attempts.
+        died on each of six attempts. Workers that die before they have begun tell nothing about the work.
         """
         return self._threads.submit(self._run, fn, args, kwargs)
 
@@ -94,15 +95,22 @@ class WorkerPool(Executor):
         work = pickle.dumps((fn, args, kwargs))
         worker = self._idle.get()
         try:
-            for _ in range(_ATTEMPTS):
+            deaths = starts = 0
+            while deaths < _ATTEMPTS and starts < _STARTS:
                 if self._closed:
                     raise CancelledError
                 try:
+                    worker.start()
+                    starts = 0
                     return worker.call(work, self._timeout_s)
                 except (EOFError, OSError):
+                    if worker.starting:
+                        starts += 1
+                    else:
+                        deaths += 1
                     cause = worker.kill()
             raise WorkerError(
-                f"the worker process died on it {_ATTEMPTS} times ({cause})",
+                f"the worker process died on it {max(deaths, starts)} times ({cause})",
                 fix="it may have run out of memory: run again with fewer --workers",
             )
         finally:
@@ -116,15 +124,23 @@ class _Worker:
         self._memory_bytes = memory_bytes
         self._process: Any = None
         self._pipe: Connection | None = None
+        self.starting = False
+
+    def start(self) -> None:
+        """Start the process, if none is running, and wait until it is ready; raises EOFError if it dies."""
+        if self._pipe is not None:
+            return
+        self.starting = True
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._memory_bytes), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe.recv_bytes()  # the time of its start is not the task's
+        self.starting = False
 
     def call(self, work: bytes, timeout_s: float) -> Any:
         """The result of pickled work; raises its error, EOFError or OSError if the process died."""
-        if self._pipe is None:
-            self._pipe, theirs = _SPAWN.Pipe()
-            self._process = _SPAWN.Process(target=_serve, args=(theirs, self._memory_bytes), daemon=True)
-            self._process.start()
-            theirs.close()
-            self._pipe.recv_bytes()  # it is ready: the time of its start is not the task's
+        assert self._pipe is not None
         self._pipe.send_bytes(work)
         if not self._pipe.poll(timeout_s):
             self.kill()

@@ -31,6 +31,10 @@ def die(left: Path, times: int) -> str:
     return "alive"
 
 
+def refuse(*_: object) -> None:
+    """Serve nothing."""
+
+
 def take_memory(megabytes: int) -> int:
     return len(bytes(megabytes * 1_000_000).replace(b"\0", b"\1"))
 
@@ -72,10 +76,24 @@ def test_the_task_of_a_dead_worker_is_done_by_another(tmp_path: Path) -> None:
 def test_a_task_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
     with WorkerPool(1) as pool:
         deadly, next_one = pool.submit(die, tmp_path, 99), pool.submit(divmod, 7, 2)
-        with pytest.raises(WorkerError, match=r"died on it 3 times \(SIGKILL\); .* fewer --workers"):
+        with pytest.raises(WorkerError, match=r"died on it 6 times \(SIGKILL\); .* fewer --workers"):
             deadly.result()
-        assert len(list(tmp_path.iterdir())) == 3
+        assert len(list(tmp_path.iterdir())) == 6
         assert next_one.result() == (3, 1)
+
+
+def test_workers_that_die_before_they_begin_tell_nothing_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = executors._serve
+    with WorkerPool(1) as pool:
+        monkeypatch.setattr(executors, "_ATTEMPTS", 2)
+        monkeypatch.setattr(executors, "_STARTS", 4)
+        monkeypatch.setattr(executors, "_serve", refuse)
+        with pytest.raises(WorkerError, match="died on it 4 times"):
+            pool.submit(divmod, 7, 2).result()
+        monkeypatch.setattr(executors, "_serve", serve)
+        assert pool.submit(die, tmp_path, 1).result() == "alive"
 
 
 def test_a_task_that_never_ends_is_ended() -> None:
