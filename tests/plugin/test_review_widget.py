@@ -126,7 +126,7 @@ def test_objects_are_drawn_with_the_mouse(viewer: Any, run: Path, messages: list
     def click(right: int, down: int) -> None:
         QTest.mouseMove(canvas, middle + QPoint(right, down))
         QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(right, down))
-        QApplication.processEvents()
+        QTest.qWait(50)  # on a busy machine a corner was lost
 
     viewer.layers["cells"].visible = False
     click(0, 0)
