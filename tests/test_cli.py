@@ -460,6 +460,8 @@ def test_odd_files_end_with_1_and_the_good_section_is_measured(small_study: Path
     done = run(tmp_path, tmp_path / "out", "STUDY.csv", "--fields", 1)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     table = pd.read_csv(tmp_path / "out" / "sections.csv").set_index("patient")
-    assert table["status"].drop("good").eq("failed").all() and table["reason"].drop("good").ne("").all()
+    # Strips instead of tiles are odd, yet can be read: with tissue enough they are measured.
+    odd_ones = table.drop(index=["good", "ome_strip.ome.tif"])
+    assert odd_ones["status"].eq("failed").all() and odd_ones["reason"].ne("").all()
     assert "unexpected" not in " ".join(table["reason"].fillna(""))
     assert table["status"]["good"] == "ok"
