@@ -248,11 +248,12 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
         for name in sections["section"]
         if (file := path / "sections" / encode_name(name) / "overview.webp").is_file()
     }
-    objects = read_objects(path, fields, sections, protocol, reviewer)
+    objects, unread = read_objects(path, fields, sections, protocol, reviewer)
     notes = [*_note_sections(run), *_note_receipts(path, sections), *_note_rings(objects)]
     notes += _note_longitudinal(objects)
     sensitivity = try_thresholds(objects, fields, sections, protocol)
-    negative = read_objects(path, fields, sections, protocol, reviewer, "negative")
+    negative, unread_controls = read_objects(path, fields, sections, protocol, reviewer, "negative")
+    notes += [*unread, *unread_controls]
     thresholds = suggest_thresholds(negative, sections, protocol.markers)
     results.write_table(folder / "sensitivity.csv", sensitivity)
     tried = results.read_vectors(path, sections) if reviewer is None else None
@@ -316,7 +317,7 @@ def read_objects(
     protocol: Protocol,
     reviewer: str | None = None,
     control: str = "",
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     """Read the objects of all fields with status `ok` of sections that are no controls, or that are.
 
     Parameters
@@ -334,12 +335,14 @@ def read_objects(
 
     Returns
     -------
-    DataFrame
+    objects : DataFrame
         section, field, kind, label, x_um, y_um, area_um2, min_feret_um, fraction_in_field, positive, reason,
         dab_od,
         and countable (may count at all).
+    unread : list of str
+        A sentence on each table that cannot be read, whose section is missing.
     """
-    parts = []
+    parts, unread = [], []
     own = sections[sections["control"].eq(control) & sections["status"].isin(["ok", "incomplete"])]
     for name, marker in zip(own["section"], own["marker"], strict=True):
         used = fields.loc[fields["section"].eq(name) & fields["status"].eq("ok"), "field"]
@@ -349,12 +352,17 @@ def read_objects(
             file = results.locate_review(path, reviewer) / place
         try:
             table = pd.read_parquet(file, columns=[*_OBJECT_COLUMNS, "nucleus"])
-        except (OSError, ValueError):
-            continue  # an old or damaged file costs the comparison, not the report
+        except (OSError, ValueError) as error:  # costs the comparison, not the report
+            unread.append(
+                f"{file.relative_to(path)} cannot be read ({error}): what follows from single objects "
+                f"(sizes, rules, thresholds) lacks {name}. Run `histoquant run` again."
+            )
+            continue
         table["countable"] = select_countable(table, protocol.markers.get(marker, MarkerSettings()))
         parts.append(table[table["field"].isin(used)].drop(columns="nucleus").assign(section=name))
     columns = ["section", *_OBJECT_COLUMNS, "countable"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    objects = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    return objects, unread
 
 
 def compare_rules(objects: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame | None:

@@ -18,6 +18,7 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
         {
             "field": 1,
             "kind": ["fiber", "fiber", "cell", "cell", "cell"],
+            "label": [1, 2, 1, 2, 3],
             "x_um": [5.0, 10.5, 5.0, 9.5, 5.0],
             "y_um": 5.0,
             "area_um2": [80.0, 60.0, 30.0, 30.0, 30.0],
@@ -37,7 +38,9 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
     sections = pd.DataFrame({"section": ["A-CD19"], "marker": "CD19", "control": "", "status": "ok"})
 
     def count(protocol: Protocol, sections: pd.DataFrame) -> dict[str, list[int]] | None:
-        table = compare_rules(read_objects(tmp_path, fields, sections, protocol), fields)
+        objects, unread = read_objects(tmp_path, fields, sections, protocol)
+        assert unread == []
+        table = compare_rules(objects, fields)
         return (
             None if table is None else table.set_index("rule")[["fibers", "positive_cells"]].T.to_dict("list")
         )
@@ -48,7 +51,11 @@ def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
     found = count(rings, sections)
     assert found is not None and found["half_area"] == [1, 3]
     assert count(Protocol(), sections.assign(control="negative")) is None
-    assert count(Protocol(), sections.assign(section="elsewhere")) is None
+
+    objects, (sentence,) = read_objects(tmp_path, fields, sections.assign(section="elsewhere"), Protocol())
+    assert compare_rules(objects, fields) is None
+    assert sentence.startswith("sections/elsewhere/objects.parquet cannot be read")
+    assert "lacks elsewhere" in sentence
 
 
 def test_sizes_are_of_counted_whole_fibers() -> None:

@@ -19,6 +19,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import napari
     from napari.utils.notifications import Notification, notification_manager
+    from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
     from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
@@ -93,3 +95,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     while not condition():
         assert monotonic() < end, "it did not happen in time"
         QTest.qWait(10)
+
+
+def move(canvas: Any, place: QPoint, buttons: Any = Qt.MouseButton.NoButton) -> None:
+    """Move the mouse, at once: `QTest.mouseMove` asks the display, whose answer may come after the click."""
+    local, shown = QPointF(place), QPointF(canvas.mapToGlobal(place))
+    nothing = (Qt.MouseButton.NoButton, buttons, Qt.KeyboardModifier.NoModifier)
+    QApplication.sendEvent(canvas, QMouseEvent(QEvent.Type.MouseMove, local, shown, *nothing))

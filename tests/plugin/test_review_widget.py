@@ -14,7 +14,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from plugin.conftest import wait_for
+from plugin.conftest import move, wait_for
 
 NAME = "P01-CD19"
 CONTROL = Qt.KeyboardModifier.ControlModifier
@@ -124,9 +124,9 @@ def test_objects_are_drawn_with_the_mouse(viewer: Any, run: Path, messages: list
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
 
     def click(right: int, down: int) -> None:
-        QTest.mouseMove(canvas, middle + QPoint(right, down))
+        move(canvas, middle + QPoint(right, down))
         QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(right, down))
-        QTest.qWait(50)  # on a busy machine a corner was lost
+        QApplication.processEvents()
 
     viewer.layers["cells"].visible = False
     click(0, 0)
@@ -139,7 +139,7 @@ def test_objects_are_drawn_with_the_mouse(viewer: Any, run: Path, messages: list
     top, bottom = middle - QPoint(0, 150), middle + QPoint(0, 150)
     QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=top)
     for step in range(1, 11):
-        QTest.mouseMove(canvas, top + (bottom - top) * step / 10)
+        move(canvas, top + (bottom - top) * step / 10, Qt.MouseButton.LeftButton)
         QApplication.processEvents()
     QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=bottom)
     wait_for(lambda: len(read_lines(run)) == 1)

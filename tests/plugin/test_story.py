@@ -24,7 +24,7 @@ from histoquant.inclusion import count_half_area, measure_inclusion
 from histoquant.protocol import load_protocol
 from histoquant.results import read_labels, read_objects
 from histoquant.validation.pairs import make_field
-from plugin.conftest import wait_for
+from plugin.conftest import move, wait_for
 
 NAME = "P01-CD19"
 TABLES = ("fields.csv", "sections.csv", "patients.csv", "statistics.csv")
@@ -53,7 +53,7 @@ class Hand:
 
     def click(self, y_um: float, x_um: float, twice: bool = False) -> None:
         place = self.find(y_um, x_um)
-        QTest.mouseMove(self.canvas, place)
+        move(self.canvas, place)
         press = QTest.mouseDClick if twice else QTest.mouseClick
         press(self.canvas, Qt.MouseButton.LeftButton, pos=place)
         QApplication.processEvents()
@@ -128,7 +128,7 @@ def test_from_a_slide_to_a_signed_count(hand: Hand, study: Path, tmp_path: Path,
     hand.press(Qt.Key.Key_X)
     row = review.review.find_row(review.field)
     review._look((row["center_y_um"], row["center_x_um"]), 250.0)
-    QTest.mouseMove(hand.canvas, hand.find(row["center_y_um"], row["center_x_um"]))
+    move(hand.canvas, hand.find(row["center_y_um"], row["center_x_um"]))
     wait_for(lambda: viewer.mouse_over_canvas)
     viewer.cursor.position = (row["center_y_um"], row["center_x_um"])
     hand.press(Qt.Key.Key_C)
