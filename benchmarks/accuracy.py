@@ -52,6 +52,17 @@ def judge_fibers(models: Path | None, seed: int, cache: Path, faults: bool) -> p
     return table[["data", "images", "f1", "f1_75", "pq", "fibers", "counted", "count_error"]]
 
 
+def judge_places(models: Path | None, cache: Path) -> pd.DataFrame:
+    """How often fibers of plain restained sections are wrong at one and the same place of the photograph."""
+    rows = []
+    for name, model, cases in _list_parts(models, 0, cache, faults=False):
+        if name in PHOTOGRAPHS:
+            segment = partial(segment_with_network, model=model)
+            found = partial(fiber_accuracy.find_places, segment, cases)
+            rows += keep(cache / f"places {name} {_sign(model)}.pickle", found)
+    return fiber_accuracy.count_places(rows)
+
+
 def _sign(model: Path | None) -> str:
     """A few characters that tell networks apart."""
     return hash_model(model)[:8]
@@ -93,9 +104,9 @@ def judge_cells(
 ) -> tuple[pd.DataFrame, list[cell_accuracy.Score]]:
     """Positive cells and counts of a field per data set."""
     scores = []
-    for name in (*(PHOTOGRAPHS if models is not None and SHARED.is_dir() else ()), "rendered"):
+    for name in (*(PHOTOGRAPHS if models is not None and SHARED.is_dir() else ()), "rendered", "varied"):
         cases = cell_accuracy.list_cases(name, models, seed, number, faults)
-        model = models / f"without{name}.onnx" if models and name != "rendered" else None
+        model = models / f"without{name}.onnx" if models and name in PHOTOGRAPHS else None
         path = cache / f"cells {name}{' faults' if faults else ''} {seed} {number} {_sign(model)}.pickle"
         scores += keep(path, lambda cases=cases: [cell_accuracy.judge_case(case) for case in cases])
     table = cell_accuracy.summarise(scores).reset_index()
@@ -171,6 +182,8 @@ def write_page(args: argparse.Namespace) -> str:
         fibers=format_table(fibers),
         cells=format_table(cells),
         reliability=format_table(reliability),
+        thresholds=format_table(cell_accuracy.try_thresholds(scores)),
+        places=format_table(judge_places(models, cache)),
         sections=format_table(run_accuracy.summarise(sections)),
         agreement=format_table(run_accuracy.describe_agreement(sections)),
         fiber_faults=format_table(fiber_faults),

@@ -40,6 +40,7 @@ from histoquant.synthetic import (
     render_section,
     tell_truth,
     truth_in_field,
+    vary_section,
 )
 
 MATCH_UM = 4.0
@@ -56,7 +57,9 @@ HARD_STAINING = StainingSettings(
     blur_um=0.6,
 )
 HARD_CELLS = CellsSettings(ring_od=(0.15, 1.0), unevenness=0.5, faint=0.1, touching=0.6)
+THRESHOLDS = (0.04, 0.05, 0.06, 0.07, 0.08)
 DENSE = CellsSettings(positive_cells_per_fiber=1.2, lymphocytes_per_fiber=1.5, touching=0.7)
+LAYOUT = LayoutSettings(rim_um=20.0)
 RENDERED = {
     "rendered": (StainingSettings(), CellsSettings(), "CD19"),
     "rendered dense": (StainingSettings(), DENSE, "CD19"),
@@ -132,14 +135,25 @@ def _read_field(folder: Path, stem: str, masks: Path, models: Path | None) -> Ca
 
 def render_cases(number: int, seed: int) -> Iterator[Case]:
     """Rendered sections, easy to hard, through JPEG as a scanner writes it."""
-    layout = LayoutSettings(rim_um=20.0)
     for data, (staining, cells, marker) in RENDERED.items():
         for i in range(number):
-            settings = RenderSettings(size_um=(700, 700), layout=layout, staining=staining, cells=cells)
-            section = render_section(np.random.default_rng([seed, i]), settings)
-            code = cv2.imencode(".jpg", section.pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-            pixels = cv2.imdecode(code, cv2.IMREAD_COLOR)
-            yield Case(data, Patch(pixels, 0.0, 0.0, section.mpp), tell_truth(section), marker)
+            settings = RenderSettings(size_um=(700, 700), layout=LAYOUT, staining=staining, cells=cells)
+            yield _render(data, np.random.default_rng([seed, i]), settings, marker)
+
+
+def vary_cases(number: int, seed: int) -> Iterator[Case]:
+    """Rendered sections, each of another block, staining run and scan."""
+    for i in range(number):
+        rng = np.random.default_rng([seed, i])
+        settings = vary_section(rng, RenderSettings(size_um=(700, 700), layout=LAYOUT))
+        yield _render("rendered, staining varied", rng, settings, "CD19")
+
+
+def _render(data: str, rng: np.random.Generator, settings: RenderSettings, marker: str) -> Case:
+    section = render_section(rng, settings)
+    code = cv2.imencode(".jpg", section.pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    pixels = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return Case(data, Patch(pixels, 0.0, 0.0, section.mpp), tell_truth(section), marker)
 
 
 def disturb_cases(cases: Iterator[Case]) -> Iterator[Case]:
@@ -281,9 +295,28 @@ def tabulate_calibration(scores: list[Score], parts: int = 5) -> pd.DataFrame:
     ).reset_index()
 
 
+def try_thresholds(scores: list[Score]) -> pd.DataFrame:
+    """Wrong calls of cells that were found, had another threshold been set: missed + false."""
+    rows = []
+    for score in scores:
+        truth, od = score.calls["truth"].astype(bool), score.calls["dab_od"]
+        missed = {f"{at:.2f} missed": int((truth & od.le(at)).sum()) for at in THRESHOLDS}
+        false = {f"{at:.2f} false": int((~truth & od.gt(at)).sum()) for at in THRESHOLDS}
+        rows.append({"data": score.data, "images": 1, "positive": score.positive, **missed, **false})
+    table = pd.DataFrame(rows).groupby("data", sort=False).sum()
+    table.loc["all"] = table.sum()
+    for at in THRESHOLDS:
+        both = [table.pop(f"{at:.2f} {kind}").astype(str) for kind in ("missed", "false")]
+        table[f"at {at:.2f} OD"] = both[0] + " + " + both[1]
+    return table.reset_index()
+
+
 def list_cases(name: str, models: Path | None, seed: int, number: int, faults: bool) -> Iterator[Case]:
-    """Images of a photograph or `rendered`, or the plain ones with faults."""
-    if name != "rendered":
+    """Images of a photograph, `varied` or `rendered`, or the plain ones with faults."""
+    if name == "varied":
+        if not faults:
+            yield from vary_cases(8 * number, seed)
+    elif name != "rendered":
         photographs = read_photographs(name, models)
         if faults:
             yield from disturb_cases(case for case in photographs if case.marker == "CD19")
@@ -310,11 +343,14 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="disturb the plain images")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    names = ("01", "02", "rendered") if args.models is not None and SHARED.is_dir() else ("rendered",)
+    names = ("rendered", "varied")
+    if args.models is not None and SHARED.is_dir():
+        names = ("01", "02", *names)
     options = (args.models, args.seed, args.number, args.faults)
     scores = [judge_case(case) for name in names for case in list_cases(name, *options)]
     print(summarise(scores).round(3).to_string())
     print(tabulate_calibration(scores).round(3).to_string())
+    print(try_thresholds(scores).to_string())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tifffile
-from matching import drop_ignored, match_labels
-from mirrored import part_mirrored
+from matching import drop_ignored, find_matched, match_labels
+from mirrored import fold_mirrored, part_mirrored
+from scipy.cluster.hierarchy import fcluster, linkage
+from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 
 from histoquant.fibers import get_segmenter
@@ -46,6 +48,7 @@ WHITE = (243.0, 241.0, 239.0)
 PHOTOGRAPH_UM = 1002 * 0.4
 FIELD_UM, MARGIN_UM = 550.0, 150.0
 MIN_UM2 = 100.0
+SAME_PLACE_UM = 12.0
 RENDERED = {
     "rendered pale": (StainingSettings(), LayoutSettings()),
     "rendered similar": (StainingSettings(endomysium="similar"), LayoutSettings()),
@@ -218,16 +221,10 @@ def judge_case(
     start = time.process_time()
     found = segment(stains)
     seconds = time.process_time() - start
-    size = found.shape[::-1]
-    truth, ignore = (
-        cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
-        for image in (case.labels, case.ignore)
-    )
+    truth, found, ignore = _align(case, found)
     least = round(MIN_UM2 / stains.mpp**2)
-    half, strict = (match_labels(truth, found, iou, ignore > 0, least) for iou in (0.5, 0.75))
-    counts = [
-        _count_in_field(drop_ignored(labels, ignore > 0, least), stains.mpp) for labels in (truth, found)
-    ]
+    half, strict = (match_labels(truth, found, iou, ignore, least) for iou in (0.5, 0.75))
+    counts = [_count_in_field(drop_ignored(labels, ignore, least), stains.mpp) for labels in (truth, found)]
     if pictures:
         name = f"{half.f1:.3f} {case.data} {int(truth.sum()) % 10_000}.jpg".replace(" ", "_")
         _draw(pictures / name, case, truth, found)
@@ -240,6 +237,52 @@ def judge_case(
         "counted": counts[1],
         "seconds": seconds,
     }
+
+
+def find_places(
+    segment: Callable[..., npt.NDArray[np.int32]], cases: Iterable[Case]
+) -> list[dict[str, object]]:
+    """Fibers of plain sections, mirror images parted: place in the photograph, and if there is a match."""
+    rows: list[dict[str, object]] = []
+    for case in cases:
+        if "parted" in case.data and "hard" not in case.data:
+            stains = separate_stains(case.patch, WHITE)
+            truth, found, ignore = _align(case, segment(stains))
+            least = round(MIN_UM2 / stains.mpp**2)
+            maps = [drop_ignored(labels, ignore, least) for labels in (truth, found)]
+            for kind, labels, matched in zip(("true", "found"), maps, find_matched(*maps), strict=True):
+                for region in regionprops(labels):
+                    row, column = ((middle + 0.5) * stains.mpp for middle in region.centroid)
+                    at = (case.patch.x_um + column, case.patch.y_um + row)
+                    place = [fold_mirrored(side, PHOTOGRAPH_UM) for side in at]
+                    about = {"data": case.data, "kind": kind, "place_um": place}
+                    rows.append({**about, "matched": region.label in matched})
+    return rows
+
+
+def count_places(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Of fibers without a match: at how many places of the photograph, and how many at the commonest ones."""
+    lines = []
+    for (data, kind), part in pd.DataFrame(rows, columns=["data", "kind", "matched", "place_um"]).groupby(
+        ["data", "kind"]
+    ):
+        places = np.array(part.loc[~part["matched"], "place_um"].tolist())
+        groups = fcluster(linkage(places, "average"), SAME_PLACE_UM, "distance")
+        often = np.sort(np.bincount(groups)[1:])[::-1]
+        line = {"data": data, "fibers": kind, "number": len(part), "without a match": len(places)}
+        lines.append({**line, "places": len(often), "at the five commonest": int(often[:5].sum())})
+    return pd.DataFrame(lines)
+
+
+def _align(
+    case: Case, found: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Truth, found and ignored pixels on the grid of what was found."""
+    truth, ignore = (
+        cv2.resize(image.astype(np.float32), found.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        for image in (case.labels, case.ignore)
+    )
+    return truth.astype(np.int32), found, ignore > 0
 
 
 def _count_in_field(labels: npt.NDArray[np.int32], mpp: float) -> int:

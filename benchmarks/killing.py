@@ -1,8 +1,8 @@
 """A run whose workers are killed, beside one left in peace: `python benchmarks/killing.py`.
 
-Every section is one small field of a rendered slide, drawn by its own seed. A field on which three workers
-were killed fails, so that the second run is then resumed in peace: it must give the tables of the first to
-the byte, or this fails. What each took is printed as a table.
+Every section is one small field of a rendered slide, drawn by its own seed. A field on which ten workers
+were killed fails, so that the second run is then resumed in peace. A run without failed sections must give
+the tables of the first to the byte, or this fails. What each took is printed as a table.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def main() -> None:
             ),
             "that run resumed, in peace": run(many, folder / "killed", args.workers),
         }
-    _, peaceful, _, resumed = runs.values()
-    if peaceful.tables != resumed.tables:
-        raise SystemExit("the run whose workers were killed gave other tables, even when resumed")
+    _, peaceful, disturbed, resumed = runs.values()
+    if peaceful.tables != resumed.tables or (not disturbed.failed and disturbed.tables != peaceful.tables):
+        raise SystemExit("the run whose workers were killed gave other tables")
     rows = [
         {
             "run": name,
@@ -143,7 +143,7 @@ def main() -> None:
         for name, found in runs.items()
     ]
     print(format_table(pd.DataFrame(rows)))
-    print("The resumed run has the tables of the run in peace, to the byte.")
+    print("Runs without failed sections have the tables of the run in peace, to the byte.")
 
 
 if __name__ == "__main__":

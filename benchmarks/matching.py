@@ -108,6 +108,18 @@ def overlap_labels(truth: Labels, predicted: Labels) -> tuple[Labels, Labels, np
     return i.astype(np.int32), j.astype(np.int32), iou
 
 
+def find_matched(truth: Labels, predicted: Labels, threshold: float = 0.5) -> tuple[set[int], set[int]]:
+    """Labels of both maps that overlap one of the other by more than `threshold`.
+
+    Examples
+    --------
+    >>> find_matched(np.array([[1, 1, 1, 0, 2]], np.int32), np.array([[7, 7, 0, 0, 0]], np.int32))
+    ({1}, {7})
+    """
+    i, j, iou = overlap_labels(truth, predicted)
+    return set(i[iou > threshold].tolist()), set(j[iou > threshold].tolist())
+
+
 def match_labels(
     truth: Labels,
     predicted: Labels,

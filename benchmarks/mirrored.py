@@ -45,6 +45,18 @@ def part_mirrored(labels: Labels, tile_of: tuple[npt.NDArray[np.int64], npt.NDAr
     return np.ascontiguousarray(_part_rows(below.T, tile_of[1]).T)
 
 
+def fold_mirrored(at_um: float, side_um: float) -> float:
+    """Place within the photograph, of a place in a section that begins with half a photograph of glass.
+
+    Examples
+    --------
+    >>> [fold_mirrored(at, 400.0) for at in (210.0, 590.0, 610.0, 1010.0)]
+    [10.0, 390.0, 390.0, 10.0]
+    """
+    tile, within = divmod(at_um - side_um / 2, side_um)
+    return side_um - within if tile % 2 else within
+
+
 def _part_rows(labels: Labels, tile_of: npt.NDArray[np.int64]) -> Labels:
     parted, free = labels.copy(), int(labels.max(initial=0)) + 1
     places = find_objects(labels)

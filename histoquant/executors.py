@@ -23,7 +23,7 @@ from histoquant.errors import HistoquantError, SlideError, WorkerError
 
 TIMEOUT_S = 1800.0
 """Longest time for one task."""
-_ATTEMPTS = 6
+_ATTEMPTS = 10
 _STARTS = 20
 _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
