@@ -16,11 +16,13 @@ from histoquant.errors import HistoquantError
 from histoquant.inclusion import count_half_area
 
 Shape = Literal["circle", "square"]
+Progress = Callable[[int, int], None]
 Values = npt.NDArray[np.float64]
 
 RULES = ("clipped", "discarded", "half_area", "centroid", "counting_frame")
 """Every piece counts; only whole objects count; the three rules of `histoquant.inclusion`."""
 
+_PART = 5_000
 _VERTICES, _FIELD_VERTICES = 64, 256  # outlines of equal area, true to 0.1 % and 0.01 % of the radius
 
 
@@ -33,6 +35,7 @@ def simulate_bias(
     fiber_elongation: float = 1.3,
     min_piece_um2: float = 10.0,
     objects: int = 50_000,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Simulate what every rule of counting makes of cells per fiber.
 
@@ -56,6 +59,8 @@ def simulate_bias(
         Area above which a piece is counted when clipped, um2.
     objects : int, optional
         Fibers, and cells, drawn at the edge.
+    progress : callable, optional
+        Called with the number of objects done and of all.
 
     Returns
     -------
@@ -73,8 +78,9 @@ def simulate_bias(
         raise HistoquantError("no objects to draw", "objects", "draw one at least")
     for object_um, elongation in ((fiber_um, fiber_elongation), (cell_um, 1.0)):
         _check_sizes(field_um, object_um, elongation, min_piece_um2, shape)
-    fibers = _simulate_counts(field_um, fiber_um, fiber_elongation, rng, shape, min_piece_um2, objects)
-    cells = _simulate_counts(field_um, cell_um, 1.0, rng, shape, min_piece_um2, objects)
+    rest = (rng, shape, min_piece_um2, objects)
+    fibers = _simulate_counts(field_um, fiber_um, fiber_elongation, *rest, _tell_from(progress, 0, objects))
+    cells = _simulate_counts(field_um, cell_um, 1.0, *rest, _tell_from(progress, objects, objects))
     ratio = cells["factor"] / fibers["factor"]
     ratio_se = ratio * np.hypot(cells["se"] / cells["factor"], fibers["se"] / fibers["factor"])
     return pd.DataFrame(
@@ -142,12 +148,13 @@ def check_bias(
     shape: Shape = "circle",
     min_piece_um2: float = 10.0,
     objects: int = 50_000,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Check the simulation against the closed forms, for round fibers.
 
     Parameters
     ----------
-    field_um, fiber_um, cell_um, rng, shape, min_piece_um2, objects
+    field_um, fiber_um, cell_um, rng, shape, min_piece_um2, objects, progress
         As for `simulate_bias`.
 
     Returns
@@ -161,7 +168,8 @@ def check_bias(
     HistoquantError
         As `simulate_bias`.
     """
-    simulated = simulate_bias(field_um, fiber_um, cell_um, rng, shape, 1.0, min_piece_um2, objects)
+    sizes = (field_um, fiber_um, cell_um, rng, shape, 1.0, min_piece_um2)
+    simulated = simulate_bias(*sizes, objects=objects, progress=progress)
     fibers = compute_disc_bias(field_um, fiber_um, shape, min_piece_um2)
     cells = compute_disc_bias(field_um, cell_um, shape, min_piece_um2)
     exact = ((1 + cells / 100) / (1 + fibers / 100) - 1) * 100
@@ -191,6 +199,11 @@ def _check_sizes(field_um: float, object_um: float, elongation: float, piece_um2
         )
 
 
+def _tell_from(progress: Progress | None, start: int, objects: int) -> Callable[[int], None]:
+    """Tell how many objects are done, the first kind's or the second's."""
+    return lambda done: progress(start + done, 2 * objects) if progress else None
+
+
 def _simulate_counts(
     field_um: float,
     object_um: float,
@@ -199,14 +212,21 @@ def _simulate_counts(
     shape: Shape,
     piece_um2: float,
     objects: int,
+    note: Callable[[int], None],
 ) -> pd.DataFrame:
     """Expected count over true count by rule, `factor`, and its standard error, `se`."""
     long = object_um / 2 * np.sqrt(elongation)
     # A little beyond where the edge can cut, so that every rule has to decide both ways.
     reach = min(1.1 * long, field_um / 2)
     centers, core_um2, band_um2 = _draw_centers(field_um / 2, reach, shape, objects, rng)
-    outlines = _outline_ellipses(centers, long, long / elongation, rng.uniform(0, np.pi, objects))
-    counted = _count_outlines(outlines, centers, field_um / 2, shape, piece_um2)
+    angle = rng.uniform(0, np.pi, objects)
+    parts = []
+    for start in range(0, objects, _PART):
+        part = slice(start, start + _PART)
+        outlines = _outline_ellipses(centers[part], long, long / elongation, angle[part])
+        parts.append(_count_outlines(outlines, centers[part], field_um / 2, shape, piece_um2))
+        note(min(start + _PART, objects))
+    counted = pd.concat(parts)
     field_um2 = field_um**2 * (np.pi / 4 if shape == "circle" else 1.0)
     share = counted.mean()
     return pd.DataFrame(

@@ -109,6 +109,16 @@ def test_same_seed_same_table() -> None:
     assert np.isnan(tables[0].loc["counting_frame", "cells_percent"])
 
 
+def test_tells_how_far_it_is_and_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = simulate_bias(300, 60, 9, np.random.default_rng(7), objects=25)
+    monkeypatch.setattr("histoquant.bias._PART", 10)
+    told: list[tuple[int, int]] = []
+    rng = np.random.default_rng(7)
+    parts = simulate_bias(300, 60, 9, rng, objects=25, progress=lambda *done: told.append(done))
+    assert told == [(10, 50), (20, 50), (25, 50), (35, 50), (45, 50), (50, 50)]
+    pd.testing.assert_frame_equal(parts, whole)
+
+
 @pytest.mark.parametrize(
     ("sizes", "problem"),
     [

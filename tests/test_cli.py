@@ -444,9 +444,13 @@ def test_bias_agrees_with_the_closed_forms(monkeypatch: pytest.MonkeyPatch) -> N
     """With a tenth of the objects; test_bias.py takes more."""
     check, simulate = bias.check_bias, bias.simulate_bias
     monkeypatch.setattr(bias, "check_bias", partial(check, objects=5_000))
-    monkeypatch.setattr(bias, "simulate_bias", lambda *sizes: simulate(*sizes[:7], objects=5_000))
-    done = invoke("bias", "--field-um", 400, "--fiber-um", 50, "--cell-um", 8)
-    assert done.returncode == 0 and "half_area" in done.stdout
+    monkeypatch.setattr(
+        bias, "simulate_bias", lambda *sizes, **rest: simulate(*sizes, **{**rest, "objects": 5_000})
+    )
+    words = ("bias", "--field-um", 400, "--fiber-um", 50, "--cell-um", 8)
+    done, quiet = invoke(*words), invoke(*words, "--quiet")
+    assert done.returncode == 0 and "half_area" in done.stdout and "20000/20000" in done.stderr
+    assert quiet.stdout == done.stdout and quiet.stderr == ""
 
 
 def test_odd_files_end_with_1_and_the_good_section_is_measured(small_study: Path, tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ def bias(
     cell_um: float = 9.0,
     shape: Literal["circle", "square"] = "circle",
     seed: int = 0,
+    quiet: Annotated[bool, Flag] = False,
 ) -> int:
     """Show how far each counting rule leads cells per fiber astray, for your field and object sizes.
 
@@ -208,14 +209,20 @@ def bias(
         Shape of the field.
     seed
         Seed of the simulation.
+    quiet
+        No progress.
     """
     import numpy as np
 
     from histoquant.bias import check_bias, simulate_bias
 
     sizes = (field_um, fiber_um, cell_um)
-    simulated = simulate_bias(*sizes, np.random.default_rng(check_seed(seed)), shape)
-    checked = check_bias(*sizes, np.random.default_rng(seed), shape)
+    check_seed(seed)
+    with show_progress("simulating", quiet) as note:
+        rng = np.random.default_rng(seed)
+        simulated = simulate_bias(*sizes, rng, shape, progress=lambda done, total: note(done, 2 * total))
+        rng = np.random.default_rng(seed)
+        checked = check_bias(*sizes, rng, shape, progress=lambda done, total: note(total + done, 2 * total))
     print("Bias of positive cells per fiber by counting rule (fibers 1.3:1, any direction), per cent:\n")
     print(simulated.dropna().round(2).to_string())
     print("\nThe simulation against exact formulae, round fibers; se: standard error, Monte Carlo:\n")
