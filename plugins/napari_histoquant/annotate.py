@@ -14,6 +14,7 @@ from histoquant.prepare import Survey, survey_slide
 from histoquant.protocol import Protocol
 from histoquant.slide import open_slide
 from napari_histoquant.background import start
+from napari_histoquant.choosing import require_path
 from napari_histoquant.layers import show_mask
 from napari_histoquant.messages import guard, show_warning
 from napari_histoquant.notes import make_note
@@ -70,12 +71,15 @@ class AnnotateWidget(Container):
         self.save.changed.connect(guard(self._save))
 
     def _load(self) -> None:
-        self.about.value = open_regions(self.viewer, require_file(self.file.value))
+        self.about.value = open_regions(self.viewer, self._require_file())
 
     def _save(self) -> None:
-        slide, path = find_slide(self.viewer), require_file(self.file.value)
+        slide, path = find_slide(self.viewer), self._require_file()
         number = save_regions(find_layer(self.viewer, REGIONS), path, slide.mpp)
         self.about.value = f"{number} regions saved"
+
+    def _require_file(self) -> Path:
+        return require_path(self.file, "GeoJSON file", "Annotate")
 
     def _show_tissue(self) -> None:
         slide, annotations = find_slide(self.viewer), read_screen(self.viewer)
@@ -128,17 +132,3 @@ def show_tissue(viewer: Any, found: Survey) -> Any:
 def show_feasible(viewer: Any, found: Survey) -> Any:
     """Show where the center of a field may lie."""
     return put_layer(viewer, show_mask(found.feasible, FEASIBLE, _YELLOW, found.mpp))
-
-
-def require_file(path: Path | None) -> Path:
-    """The file that was chosen.
-
-    Raises
-    ------
-    AnnotationError
-        None was.
-    """
-    # An empty line is the current folder to magicgui.
-    if path is None or path == Path():
-        raise AnnotationError("no file is chosen", fix="choose a GeoJSON file first")
-    return path

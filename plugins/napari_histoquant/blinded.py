@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import FileEdit
@@ -31,6 +30,7 @@ from napari_histoquant.blinding import (
     show_marks,
     show_picture,
 )
+from napari_histoquant.choosing import require_path
 from napari_histoquant.docked import HoldingDock
 from napari_histoquant.layers import LayerData
 from napari_histoquant.messages import guard, show_info
@@ -101,9 +101,7 @@ class BlindedWidget(HoldingDock):
 
     def begin_sitting(self) -> None:
         """Open the reading and show its first field that is not done."""
-        run = self.run.value
-        if run is None or run == Path():
-            raise HistoquantError("no run is chosen", "Read blinded", "choose the folder of a run")
+        run = require_path(self.run, "run", "Read blinded")
         if len(self.viewer.layers):
             raise HistoquantError(
                 "other layers are open, which may tell whose fields these are",

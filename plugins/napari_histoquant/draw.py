@@ -20,7 +20,7 @@ from histoquant.prepare import Survey
 from histoquant.protocol import FieldSettings, Protocol
 from napari_histoquant.annotate import read_screen, show_feasible, survey
 from napari_histoquant.background import start
-from napari_histoquant.choosing import offer_choices
+from napari_histoquant.choosing import offer_choices, take_path
 from napari_histoquant.drawing import (
     Drawn,
     Request,
@@ -97,13 +97,11 @@ class DrawWidget(Container):
         return Request(self.run.value or Path(), *names, self.seed.value, self._choose_protocol())
 
     def _choose_protocol(self) -> Protocol:
-        path = self.protocol.value
         fields = {"count": self.count.value, "shape": self.shape.value, "width_um": self.width_um.value}
-        return choose_protocol(None if path in (None, Path()) else path, **fields)
+        return choose_protocol(take_path(self.protocol), **fields)
 
     def _read_protocol(self) -> None:
-        path = self.protocol.value
-        settings = choose_protocol(None if path in (None, Path()) else path)
+        settings = choose_protocol(take_path(self.protocol))
         offer_choices(self.marker, sorted(settings.markers))
         self.count.value, self.shape.value = settings.fields.count, settings.fields.shape
         self.width_um.value = settings.fields.width_um

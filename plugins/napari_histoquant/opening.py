@@ -10,7 +10,7 @@ from magicgui.widgets import ComboBox, Container, FileEdit, FloatSpinBox, PushBu
 from napari.layers import Layer
 
 from histoquant.errors import HistoquantError
-from napari_histoquant.choosing import offer_choices
+from napari_histoquant.choosing import offer_choices, require_path, take_path
 from napari_histoquant.layers import KEY
 from napari_histoquant.messages import guard
 from napari_histoquant.reader import read_layers
@@ -51,14 +51,14 @@ class OpenWidget(Container):
         self.open_section.changed.connect(guard(self._open_section))
 
     def _open_slide(self) -> None:
-        add_layers(self.viewer, _require(self.slide.value, "slide"), self.mpp.value or None)
+        add_layers(self.viewer, require_path(self.slide, "slide", "Open"), self.mpp.value or None)
 
     def _list_sections(self) -> None:
-        run = self.run.value
+        run = take_path(self.run)
         offer_choices(self.section, list_measured(run) if run and is_run(run) else [])
 
     def _open_section(self) -> None:
-        measured = list_measured(_require(self.run.value, "run"))
+        measured = list_measured(require_path(self.run, "run", "Open"))
         if self.section.value not in measured:
             raise HistoquantError("no section is chosen", "Open", "choose a run, then a section")
         replace_layers(self.viewer, measured[self.section.value])
@@ -95,10 +95,3 @@ def replace_layers(viewer: Any, place: Path) -> list[Any]:
     for layer in old:
         viewer.layers.remove(layer)
     return layers
-
-
-def _require(path: Path | None, what: str) -> Path:
-    # An empty line is the current folder to magicgui.
-    if path is None or path == Path():
-        raise HistoquantError(f"no {what} is chosen", "Open", f"choose a {what} first")
-    return path

@@ -12,7 +12,7 @@ from magicgui.widgets import ComboBox, Container, FileEdit, FloatSlider, PushBut
 from histoquant.errors import HistoquantError
 from histoquant.serial.blocks import Block, read_blocks
 from histoquant.serial.landmarks import read_landmarks, save_landmarks
-from napari_histoquant.choosing import offer_choices
+from napari_histoquant.choosing import offer_choices, require_path
 from napari_histoquant.layers import KEY
 from napari_histoquant.linking import (
     SECTION,
@@ -84,11 +84,11 @@ class SerialWidget(Container):
         self.viewer.mouse_drag_callbacks.append(self._click)
 
     def _list_blocks(self) -> None:
-        self.blocks = read_blocks(_require(self.run.value))
+        self.blocks = read_blocks(self._require_run())
         offer_choices(self.block, [block.title for block in self.blocks])
 
     def _open(self) -> None:
-        run = _require(self.run.value)
+        run = self._require_run()
         block = choose_block(self.blocks, self.block.value)
         linked = link_block(block, read_landmarks(run / "serial").get(block.title))
         layers = show_sections(linked)
@@ -168,7 +168,7 @@ class SerialWidget(Container):
         self.about.value = describe_registration(linked, section)
 
     def _save(self) -> None:
-        run, linked = _require(self.run.value), self._linked
+        run, linked = self._require_run(), self._linked
         save_landmarks(run, linked.block.title, linked.list_landmarks())
         show_info(f"Landmarks are saved. Run `histoquant serial` with --out {run} again to use them.")
 
@@ -187,6 +187,9 @@ class SerialWidget(Container):
             raise HistoquantError("no block is open", "Serial sections", "open one first")
         return self.linked
 
+    def _require_run(self) -> Path:
+        return require_path(self.run, "run", "Serial sections")
+
     def _require_section(self) -> str:
         if self._linked and self.section.value is None:
             raise HistoquantError("no section is chosen", "Serial sections", "choose one")
@@ -195,10 +198,3 @@ class SerialWidget(Container):
 
 def _is_ours(layer: Any) -> bool:
     return str(layer.metadata.get(KEY, {}).get("kind", "")).startswith(SECTION)
-
-
-def _require(run: Path | None) -> Path:
-    # An empty line is the current folder to magicgui.
-    if run is None or run == Path():
-        raise HistoquantError("no run is chosen", "Serial sections", "choose the folder of a run")
-    return run

@@ -11,6 +11,7 @@ from magicgui.widgets import Container, FileEdit, FloatSpinBox, LineEdit, PushBu
 from histoquant.errors import ProtocolError
 from histoquant.protocol import MarkerSettings, Protocol, load_protocol
 from napari_histoquant.background import start
+from napari_histoquant.choosing import require_path
 from napari_histoquant.drawing import find_drawn
 from napari_histoquant.histogram import Histogram
 from napari_histoquant.messages import guard, show_info
@@ -133,27 +134,16 @@ class TuneWidget(Container):
         if layer is not None and len(layer.data):
             layer.border_color = color_calls(self.tuned)
 
+    def _require_file(self) -> Path:
+        return require_path(self.file, "protocol file", "Tune")
+
     def _load(self) -> None:
-        self.protocol = load_protocol(require_path(self.file.value))
+        self.protocol = load_protocol(self._require_file())
         self.white.value, self.haematoxylin.value, self.dab.value = describe_stain(self.protocol)
         self.marker = ""
         self.choose_protocol()
 
     def _save(self) -> None:
-        path = require_path(self.file.value)
+        path = self._require_file()
         save_protocol(self.choose_protocol(), path)
         show_info(f"{path.name} is saved. Choose it in Draw fields, or give it to --protocol.")
-
-
-def require_path(path: Path | None) -> Path:
-    """The protocol's file that was chosen.
-
-    Raises
-    ------
-    ProtocolError
-        None was.
-    """
-    # An empty line is the current folder to magicgui.
-    if path is None or path == Path():
-        raise ProtocolError("no file is chosen", "Tune", "choose a protocol's file first")
-    return path

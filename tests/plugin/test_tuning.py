@@ -12,7 +12,6 @@ from napari.components import ViewerModel
 from napari_histoquant.drawing import Drawn, Request, choose_protocol, draw_fields, show_drawn
 from napari_histoquant.opening import add_layers
 from napari_histoquant.scene import find_slide
-from napari_histoquant.tune import require_path
 from napari_histoquant.tuning import (
     call_cells,
     change_protocol,
@@ -26,7 +25,7 @@ from napari_histoquant.tuning import (
     tune_field,
 )
 
-from histoquant.errors import HistoquantError, ProtocolError, StorageError
+from histoquant.errors import HistoquantError, StorageError
 from histoquant.protocol import Protocol, load_protocol
 from histoquant.results import read_objects
 from plugin.conftest import wait_for
@@ -98,7 +97,10 @@ def test_a_field_is_tuned_by_clicks(viewer: Any, study: Path, tmp_path: Path, me
     assert hint.height() <= 620 and hint.width() <= 460
     widget.preview.native.click()
     widget.save.native.click()
-    assert [text.splitlines()[0] for text in messages] == ["No fields are drawn.", "No file is chosen."]
+    assert [text.splitlines()[0] for text in messages] == [
+        "No fields are drawn.",
+        "No protocol file is chosen.",
+    ]
     messages.clear()
     draw(viewer, study, tmp_path / "out")
     widget.field.value = 2
@@ -118,5 +120,3 @@ def test_a_field_is_tuned_by_clicks(viewer: Any, study: Path, tmp_path: Path, me
     (tmp_path / "lab.toml").write_text("version = 2", encoding="utf-8")
     widget.load.native.click()
     assert "Has version 2" in messages[-1]
-    with pytest.raises(ProtocolError, match="no file is chosen"):
-        require_path(Path())

@@ -67,7 +67,7 @@ def test_fields_are_drawn_by_clicks(viewer: Any, study: Path, tmp_path: Path, me
     for button in (annotate.keep, annotate.tissue, annotate.load, draw.feasible, draw.draw):
         button.native.click()
     assert [text.splitlines()[0] for text in messages] == [
-        *("No slide is open.", "No slide is open.", "No file is chosen.", "No slide is open."),
+        *("No slide is open.", "No slide is open.", "No GeoJSON file is chosen.", "No slide is open."),
         "No slide is open.",
     ]
     messages.clear()
