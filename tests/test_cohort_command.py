@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from histoquant.cohort.analyse import analyse_cohort, write_cohort
 from histoquant.cohort.markers import compare_markers, count_places, find_positive
 from histoquant.cohort.outcome import OutcomeSettings
 from histoquant.cohort.page import print_tables
-from histoquant.cohort.prints import escape_latex, print_odds, write_latex
+from histoquant.cohort.prints import escape_latex, print_odds, write_html, write_latex
 from histoquant.cohort.read import read_patients, read_visits
 from histoquant.cohort.values import infer_column, parse_date, parse_flag, parse_number
 from histoquant.errors import ResultsError, StudyError
@@ -193,7 +194,7 @@ def test_a_cohort_from_tables_to_a_page(tmp_path: Path) -> None:
     assert printed.loc["ILD", "P"] == f"{tests.loc['ILD', 'p']:.3f}"
     assert printed.loc["age", "non-refractory (n = 40)"].endswith("n = 39")
     word = (tmp_path / "out/tables/groups.html").read_text(encoding="utf-8")
-    assert word.count("<tr>") == len(printed) + 1 and "class=" not in word
+    assert word.count("<tr ") == len(printed) + 1 and "class=" not in word
     again = analyse_cohort(visits, patients, None, OutcomeSettings())
     assert again.tests.equals(found.tests) and again.logistic.equals(found.logistic)
     assert "±" in print_tables(found, mean=True)["groups"].rows[0][1].text
@@ -291,6 +292,34 @@ def test_latex_of_chinese_names_asks_for_xelatex() -> None:
         "% \\usepackage{booktabs,graphicx}",
         "% \\usepackage{booktabs,graphicx}, \\usepackage{xeCJK}; made by xelatex",
     ]
+
+
+def _write_rows(rows: int) -> str:
+    """A table whose last variable has three levels, from row 39 on."""
+    names = [f"v{at}" for at in range(38)] + ["site", "– arm", "– leg", "– trunk"]
+    names += [f"w{at}" for at in range(rows - len(names))]
+    return write_latex(make_table("A", [Column("Name", False)], [[name] for name in names], "Told."), "a")
+
+
+def test_latex_of_a_long_table_is_cut_between_variables() -> None:
+    floats = _write_rows(100).split("\\end{table}")[:-1]
+    assert [len(re.findall(r" ?\\\\$", one, re.M)) for one in floats] == [38, 40, 22]
+    assert "site" not in floats[0] and floats[1].index("site") < floats[1].index("-- trunk")
+    assert ["\\label{tab:a}" in one for one in floats] == [True, False, False]
+    assert ["\\addtocounter{table}{-1}" in one for one in floats] == [False, True, True]
+    assert ["Told." in one for one in floats] == [False, False, True]
+
+
+def test_latex_of_levels_without_end_is_cut_all_the_same() -> None:
+    table = make_table("A", [Column("Name", False)], [["site"], *([f"– {at}"] for at in range(90))])
+    assert write_latex(table, "a").count("\\begin{table}") == 3
+    assert write_latex(make_table("A", [Column("Name", False)], []), "a").count("\\begin{table}") == 1
+
+
+def test_html_repeats_its_head_and_keeps_rows_whole() -> None:
+    text = write_html([make_table("A", [Column("Name", False)], [["x"], ["y"]])])
+    assert re.search(r"<thead><tr[^>]*><th[^>]*>Name</th></tr></thead>", text)
+    assert text.count('<tr style="page-break-inside:avoid">') == 3
 
 
 def test_the_example_of_the_help_runs(tmp_path: Path) -> None:

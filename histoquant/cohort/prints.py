@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ _LATEX = {
     **{"ρ": r"$\rho$", "∞": r"$\infty$", "χ": r"$\chi$", "\u202f": r"\,", "µ": r"$\mu$", "×": r"$\times$"},
 }
 
+_PAGE_ROWS = 40
 _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
@@ -234,6 +236,8 @@ def print_places(places: pd.DataFrame) -> Table:
 def write_html(tables: Sequence[Table]) -> str:
     """Write tables as a page that a word processor takes: style in every cell, lines above and below.
 
+    A table longer than a page repeats its head there, and breaks between rows only.
+
     Parameters
     ----------
     tables : sequence of Table
@@ -251,12 +255,8 @@ def write_html(tables: Sequence[Table]) -> str:
     thick, thin, pad = "1.5pt solid black", "0.75pt solid black", "padding:2pt 6pt"
     for table in tables:
         last = len(table.rows) - 1
-        head = _row(
-            (column.title for column in table.columns),
-            table,
-            f"border-top:{thick};border-bottom:{thin};{pad}",
-            "th",
-        )
+        line = f"border-top:{thick};border-bottom:{thin};{pad}"
+        head = _row((column.title for column in table.columns), table, line, "th")
         body = [
             _row(
                 (cell.text for cell in row),
@@ -268,9 +268,8 @@ def write_html(tables: Sequence[Table]) -> str:
         ]
         parts.append(
             f'<p style="margin:12pt 0 3pt 0"><b>{escape(table.caption)}</b></p>\n'
-            f'<table style="border-collapse:collapse;font-size:9pt">\n{head}\n'
-            + "\n".join(body)
-            + "\n</table>"
+            '<table cellspacing="0" cellpadding="4" style="border-collapse:collapse;font-size:9pt">\n'
+            f"<thead>{head}</thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>"
         )
         if table.remark:
             parts.append(f'<p style="font-size:8pt;margin:3pt 0 12pt 0">{escape(table.remark)}</p>')
@@ -279,6 +278,8 @@ def write_html(tables: Sequence[Table]) -> str:
 
 def write_latex(table: Table, label: str) -> str:
     r"""Write a table for LaTeX with booktabs, shrunk to the width of the text; other scripts want xelatex.
+
+    A table of more than 40 rows becomes several floats under one number, since a float must fit a page.
 
     Parameters
     ----------
@@ -299,19 +300,41 @@ def write_latex(table: Table, label: str) -> str:
     """
     texts = [column.title for column in table.columns] + [cell.text for row in table.rows for cell in row]
     wide = any("\u2e80" <= letter < "\ufb00" for letter in "".join(texts))
+    parts = _split_rows(table.rows)
+    lines = ["% \\usepackage{booktabs,graphicx}" + (", \\usepackage{xeCJK}; made by xelatex" if wide else "")]
+    for at, rows in enumerate(parts):
+        lines += _write_float(table, rows, label if at == 0 else "", at == len(parts) - 1)
+    return "\n".join(lines) + "\n"
+
+
+def _split_rows(rows: Sequence[tuple[Cell, ...]]) -> list[Sequence[tuple[Cell, ...]]]:
+    """Rows page by page; a row that belongs to the one above (no name, or a level) begins none."""
+    starts = [at for at, row in enumerate(rows) if row[0].text and not row[0].text.startswith("– ")]
+    cuts = [0]
+    while len(rows) - cuts[-1] > _PAGE_ROWS:
+        end = cuts[-1] + _PAGE_ROWS
+        cuts.append(max((at for at in starts if cuts[-1] < at <= end), default=end))
+    return [rows[start:end] for start, end in pairwise([*cuts, len(rows)])]
+
+
+def _write_float(table: Table, rows: Sequence[tuple[Cell, ...]], label: str, last: bool) -> list[str]:
+    """One float of a table; without a label it continues the one before under its number."""
     align = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines = [
-        "% \\usepackage{booktabs,graphicx}" + (", \\usepackage{xeCJK}; made by xelatex" if wide else ""),
-        *("\\begin{table}", f"\\caption{{{escape_latex(table.caption)}}}"),
-        *(f"\\label{{tab:{label}}}", "\\footnotesize\\setlength{\\tabcolsep}{3pt}%", _FIT),
+    caption = escape_latex(table.caption)
+    remark = table.remark if last else ""
+    return [
+        "\\begin{table}",
+        *([] if label else ["\\addtocounter{table}{-1}"]),
+        f"\\caption{{{caption}}}" if label else f"\\caption[]{{{caption} (continued)}}",
+        *([f"\\label{{tab:{label}}}"] if label else []),
+        *("\\footnotesize\\setlength{\\tabcolsep}{3pt}%", _FIT),
         *(f"\\begin{{tabular}}{{{align}}}", "\\toprule"),
         " & ".join(escape_latex(column.title) for column in table.columns) + " \\\\ \\midrule",
-        *(" & ".join(escape_latex(cell.text) for cell in row) + " \\\\" for row in table.rows),
+        *(" & ".join(escape_latex(cell.text) for cell in row) + " \\\\" for row in rows),
         *("\\bottomrule", "\\end{tabular}}"),
-        *([f"\\par\\footnotesize {escape_latex(table.remark)}"] if table.remark else []),
+        *([f"\\par\\footnotesize {escape_latex(remark)}"] if remark else []),
         "\\end{table}",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def escape_latex(text: str) -> str:
@@ -330,7 +353,7 @@ def _row(texts: Iterable[str], table: Table, style: str, tag: str) -> str:
         f'<{tag} style="{style};text-align:{"right" if column.numeric else "left"}">{escape(text)}</{tag}>'
         for text, column in zip(texts, table.columns, strict=True)
     )
-    return "<tr>" + "".join(cells) + "</tr>"
+    return '<tr style="page-break-inside:avoid">' + "".join(cells) + "</tr>"
 
 
 def _print_cell(row: Record, mean: bool) -> str:
