@@ -14,9 +14,11 @@ import pytest
 from histoquant.pictures import encode_jpeg, encode_webp
 from histoquant.protocol import Protocol, hash_protocol
 from histoquant.report import RunTables, build_report
+from histoquant.report.article import Part, build_article
 from histoquant.report.build import MAX_PICTURE_BYTES
 from histoquant.report.plots import list_groups, plot_groups, plot_scatter, spread_points
 from histoquant.report.sentences import tell_correlation
+from histoquant.report.table import Column, make_table
 
 NAN = float("nan")
 SPACE = " "
@@ -480,3 +482,12 @@ def test_in_a_browser(browser, tmp_path):
     assert browser.get_log("browser") == []
     browser.get(links[0])
     assert browser.execute_script("return document.images[0].naturalWidth") == 8
+
+
+def test_a_row_headed_by_a_number_stands_under_its_column_head() -> None:
+    columns = (Column("Within, um"), Column("Overlap"))
+    named = (Column("Measure", False), Column("Value"))
+    tables = [make_table("A", columns, [["10", "0.2"]]), make_table("B", named, [["x", "0.3"]])]
+    page = build_article("Title", "", {}, [Part("Part", tables=tables)])
+    assert '<th scope="row" class="number">10</th><td class="number">0.2</td>' in page
+    assert '<th scope="row">x</th><td class="number">0.3</td>' in page
