@@ -104,7 +104,10 @@ def judge_cells(
 ) -> tuple[pd.DataFrame, list[cell_accuracy.Score]]:
     """Positive cells and counts of a field per data set."""
     scores = []
-    for name in (*(PHOTOGRAPHS if models is not None and SHARED.is_dir() else ()), "rendered", "varied"):
+    names = ("rendered", "varied")
+    if models is not None and SHARED.is_dir():
+        names = (*PHOTOGRAPHS, *names, cell_accuracy.KI67)
+    for name in names:
         cases = cell_accuracy.list_cases(name, models, seed, number, faults)
         model = models / f"without{name}.onnx" if models and name in PHOTOGRAPHS else None
         path = cache / f"cells {name}{' faults' if faults else ''} {seed} {number} {_sign(model)}.pickle"
@@ -167,7 +170,8 @@ def write_page(args: argparse.Namespace) -> str:
     models, cache = args.models, args.cache
     fibers = judge_fibers(models, args.seed, cache, faults=False)
     cells, scores = judge_cells(models, args.seed, args.number, cache, faults=False)
-    reliability = draw_reliability(scores, PICTURES / "reliability.svg")
+    muscle = [score for score in scores if score.data != cell_accuracy.KI67]
+    reliability = draw_reliability(muscle, PICTURES / "reliability.svg")
     fiber_faults = judge_fibers(models, args.seed, cache, faults=True)
     cell_faults, _ = judge_cells(models, args.seed, args.number, cache, faults=True)
     sections = measure_sections(args)
@@ -182,7 +186,7 @@ def write_page(args: argparse.Namespace) -> str:
         fibers=format_table(fibers),
         cells=format_table(cells),
         reliability=format_table(reliability),
-        thresholds=format_table(cell_accuracy.try_thresholds(scores)),
+        thresholds=format_table(cell_accuracy.try_thresholds(muscle)),
         places=format_table(judge_places(models, cache)),
         sections=format_table(run_accuracy.summarise(sections)),
         agreement=format_table(run_accuracy.describe_agreement(sections)),

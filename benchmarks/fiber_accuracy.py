@@ -197,13 +197,13 @@ def disturb_patch(patch: Patch) -> Iterator[tuple[str, Patch]]:
         ("counterstain +30 %", (1.3, 1, 1)),
     ):
         yield fault, _expose(densities * gains @ plain, mpp)
-    for white in (225, 250):
+    for white in (200, 225, 250):
         scaled = pixels.astype(float) * white / WHITE[0]
         yield f"white {white}, taken as 243", Patch(np.clip(scaled, 0, 255).astype(np.uint8), 0.0, 0.0, mpp)
     yield "blur 1.5 um", Patch(cv2.GaussianBlur(pixels, (0, 0), 1.5 / mpp), 0.0, 0.0, mpp)
     code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
     yield "JPEG quality 30", Patch(cv2.imdecode(code, cv2.IMREAD_COLOR), 0.0, 0.0, mpp)
-    for new in (0.25, 0.5, 1.0):
+    for new in (0.17, 0.25, 0.35, 0.5, 1.0):
         how = cv2.INTER_AREA if new > mpp else cv2.INTER_LINEAR
         resized = cv2.resize(pixels, None, fx=mpp / new, fy=mpp / new, interpolation=how)
         yield f"{new} um/px", Patch(resized, 0.0, 0.0, new)

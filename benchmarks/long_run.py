@@ -1,8 +1,9 @@
-"""A hundred default fields, by the local pool and by a dask cluster in turn: `python benchmarks/long_run.py`.
+"""A hundred default fields, by pools and by a dask cluster in turn: `python benchmarks/long_run.py`.
 
-Every section is five default fields of one rendered slide, drawn by its own seed. Order: pool, cluster,
-cluster, pool. The tables must be the same to the byte, or this fails. Time per field is that between the
-first and the last field of a run, as events.jsonl tells: what starts and ends a run is apart.
+Every section is five default fields of one rendered slide, drawn by its own seed. Order: two workers, a
+cluster of two, one worker, and back. The tables must be the same to the byte, or this fails. Time per
+field is that between the first and the last field of a run, as events.jsonl tells: what starts and ends a
+run is apart.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from histoquant.synthetic.settings import LayoutSettings
 
 FIELDS = 5
 STUDY_FIELDS = 29 * 3 * 10
+ORDER = ("two workers", "cluster of two", "one worker", "cluster of two", "two workers")
 
 
 class Outcome(NamedTuple):
@@ -43,7 +45,7 @@ def write_slide(folder: Path, seed: int) -> Path:
     """A section of 2.2 mm at 0.25 um/px, rendered."""
     render = RenderSettings(size_um=(2200.0, 2200.0), mpp=0.25, layout=LayoutSettings(rim_um=60.0))
     value = MarkerPlan(mean=(0.3, 0.5), sd=(0.1, 0.1))
-    write_study(folder, StudyPlan(patients=(1, 0), markers={MARKER: value}, render=render, vary=False), seed)
+    write_study(folder, StudyPlan(patients=(1, 1), markers={MARKER: value}, render=render, vary=False), seed)
     return folder / "slides" / f"P01-{MARKER}.svs"
 
 
@@ -87,7 +89,6 @@ def run(table: Path, protocol: Path, out: Path, *how: object) -> Outcome:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sections", type=int, default=20, help="of five fields each")
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=9_300, help="of the rendered slide")
     args = parser.parse_args()
     outcomes: list[tuple[str, Outcome]] = []
@@ -96,31 +97,32 @@ def main() -> None:
         table = write_table(folder, write_slide(folder, args.seed), args.sections)
         protocol = folder / "protocol.toml"
         protocol.write_text(f"[fields]\ncount = {FIELDS}\n")
-        for turn, kind in enumerate(("pool", "dask", "dask", "pool")):
-            out = folder / f"{kind}-{turn}"
-            if kind == "pool":
-                found = run(table, protocol, out, "--workers", args.workers)
-            else:
-                with start_cluster(args.workers, folder) as address:
+        for turn, kind in enumerate(ORDER):
+            out = folder / str(turn)
+            if kind == "cluster of two":
+                with start_cluster(2, folder) as address:
                     found = run(table, protocol, out, "--scheduler", address)
+            else:
+                found = run(table, protocol, out, "--workers", 2 if kind == "two workers" else 1)
             outcomes.append((kind, found))
             print(kind, f"{found.clock_s:.0f} s", file=sys.stderr, flush=True)
     if any(found.tables != outcomes[0][1].tables for _, found in outcomes):
-        raise SystemExit("pool and cluster gave different tables")
-    each = [found.between_s / (found.fields - 1) for _, found in outcomes]
-    rows = [
-        {
-            "run": kind,
-            "fields": found.fields,
-            "s a field, first to last": f"{spent:.2f}",
-            "whole run, s": f"{found.clock_s:.0f}",
-        }
-        for (kind, found), spent in zip(outcomes, each, strict=True)
-    ]
-    print(format_table(pd.DataFrame(rows)))
-    pool, dask = each[0] + each[3], each[1] + each[2]
-    print(f"Cluster / pool, after start-up: {dask / pool:.2f}. Tables the same to the byte.")
-    print(f"{STUDY_FIELDS} fields, extrapolated: {pool / 2 * STUDY_FIELDS / 60:.0f} min.")
+        raise SystemExit("the runs gave different tables")
+    costs = pd.DataFrame(
+        [
+            {"run": kind, "fields": n, "each": found.between_s / (n - 1), "clock": found.clock_s}
+            for kind, found in outcomes
+            if (n := found.fields)
+        ]
+    )
+    each = costs.groupby("run")["each"].mean()
+    costs["each"], costs["clock"] = costs["each"].map("{:.2f}".format), costs["clock"].map("{:.0f}".format)
+    print(format_table(costs.rename(columns={"each": "s a field, first to last", "clock": "whole run, s"})))
+    print("Tables the same to the byte. First to last field:")
+    print(f"- cluster of two / two workers: {each['cluster of two'] / each['two workers']:.2f}")
+    print(f"- one worker / two workers: {each['one worker'] / each['two workers']:.2f}")
+    minutes = each["two workers"] * STUDY_FIELDS / 60
+    print(f"- {STUDY_FIELDS} fields by two workers, extrapolated: {minutes:.0f} min")
 
 
 if __name__ == "__main__":

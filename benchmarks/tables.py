@@ -46,11 +46,11 @@ def _format_cell(value: object, decimals: int) -> str:
 
 
 def format_share(value: float) -> str:
-    """A signed percentage.
+    """A signed percentage; a dash for what there is none of.
 
     Examples
     --------
-    >>> format_share(-0.0123)
-    '-1.2%'
+    >>> format_share(-0.0123), format_share(float("nan"))
+    ('-1.2%', '-')
     """
-    return f"{value:+.1%}"
+    return "-" if value != value else f"{value:+.1%}"

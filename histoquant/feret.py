@@ -53,8 +53,10 @@ def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
     hulls = [_wrap(part.reshape(-1, 2)) for part in parts]
     # Of one length, so that all are measured at once: a corner may be repeated.
     longest = max(map(len, hulls), default=1)
-    corners = np.array([np.pad(hull, ((0, longest - len(hull)), (0, 0)), "edge") for hull in hulls], float)
-    least, largest = _measure_widths(corners.reshape(-1, longest, 2))
+    corners = np.empty((len(hulls), longest, 2))
+    for row, hull in zip(corners, hulls, strict=True):
+        row[: len(hull)], row[len(hull) :] = hull, hull[-1]
+    least, largest = _measure_widths(corners)
     columns = {"min_feret_px": least, "max_feret_px": largest}
     return pd.DataFrame(columns, index=pd.Index(names, name="label"))
 

@@ -44,7 +44,8 @@ def trace_rings(pieces: npt.NDArray[np.int32]) -> Iterator[tuple[int, npt.NDArra
 
 def _list_sides(pieces: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Piece that owns the edge leaving each vertex, shape (4, rows + 1, columns + 1); 0 for none."""
-    padded = np.pad(pieces, 1)
+    padded = np.zeros((pieces.shape[0] + 2, pieces.shape[1] + 2), np.int32)
+    padded[1:-1, 1:-1] = pieces
     sides = np.zeros((4, pieces.shape[0] + 1, pieces.shape[1] + 1), np.int32)
     sides[0, :-1, :-1] = np.where(pieces != padded[:-2, 1:-1], pieces, 0)
     sides[1, :-1, 1:] = np.where(pieces != padded[1:-1, 2:], pieces, 0)
