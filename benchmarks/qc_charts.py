@@ -4,6 +4,9 @@ A control tissue is stained with every batch. Its densities vary from batch to b
 variation; 20 batches make the baseline, then a fault begins and stays. Told is in how many series a rule that
 rejects has fired at the first, by the third and by the fifth batch with the fault, on any of the three charts
 of strength. Densities are scaled, pixels are not: what the fault does to them beyond that is left out.
+
+`--months` needs no image: one control a month, whose mean drifts, jumps or stays for thirty months after the
+baseline, and the month at which a rule that rejects first fires, beside what theory says of 1-3s alone.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from qc_faults import PHOTOGRAPHS, Good, read_photographs, render_fields
+from scipy import stats
 from tables import format_table
 
 from histoquant.control.charts import is_rejected
@@ -72,11 +76,43 @@ def find_alarm(series: Iterator[npt.NDArray[np.float64]]) -> float:
     return first
 
 
+def simulate_months(series: int = 1000, months: int = 30) -> pd.DataFrame:
+    """First month rejected, by what the mean does; in SD."""
+    rng = np.random.default_rng(30)
+    at = np.arange(1, months + 1)
+    rows = []
+    for name, means in {
+        "drifts by 0.2 a month": 0.2 * at,
+        "jumps by 2": 0 * at + 2.0,
+        "stays": 0.0 * at,
+    }.items():
+        found = np.array([find_month(rng, means) for _ in range(series)])
+        passed = np.cumprod(stats.norm.cdf(3 - means) - stats.norm.cdf(-3 - means))
+        row = {"mean": name, "series": series, "rejected": f"{np.isfinite(found).mean():.1%}"}
+        for share in (0.5, 0.95, 0.999):
+            month = np.sort(found)[int(np.ceil(share * series)) - 1]
+            alone = np.argmax(passed <= 1 - share) + 1 if passed[-1] <= 1 - share else np.inf
+            row[f"{share:.1%} by month (1-3s alone, theory)"] = f"{month:g} ({alone:g})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def find_month(rng: np.random.Generator, means: npt.NDArray[np.float64]) -> float:
+    """First month whose control is rejected; inf if none is."""
+    scores = [*rng.normal(0, 1, BASELINE), *(means + rng.normal(0, 1, len(means)))]
+    verdicts = judge_series(scores, [str(at) for at in range(len(scores))])[BASELINE:]
+    return min((at for at, rules in enumerate(verdicts, 1) if is_rejected(" ".join(rules))), default=np.inf)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rendered", type=int, default=2)
     parser.add_argument("--series", type=int, default=50, help="per control tissue")
+    parser.add_argument("--months", action="store_true", help="only the thirty months")
     args = parser.parse_args()
+    if args.months:
+        print(format_table(simulate_months()))
+        return
     goods = [*render_fields(range(args.rendered), 900), *read_photographs(PHOTOGRAPHS, 0, 1)]
     controls = [(good.kind, measure(good)) for good in goods]
     rng = np.random.default_rng(0)

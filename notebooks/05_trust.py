@@ -86,12 +86,12 @@ print(f"positive cells: {total['positive_cells']} counted, {total['true_cells']}
 # ## Sampling error: ten random fields against the whole section
 #
 # Here nothing is measured: true counts only, so that what remains is what fields cannot tell. Ten fields
-# are drawn with 60 seeds on a section of which the whole is known.
+# are drawn with 40 seeds on a section of which the whole is known.
 
 # %%
 section, truth = render("P30", 30, CellsSettings(positive_cells_per_fiber=0.3), 1700)
 draws = []
-for seed in range(60):
+for seed in range(40):
     true = [truth_in_field(truth, task.field) for task in prepare_section(section, protocol, seed).tasks]
     draws.append([one.positive_cells / one.fibers for one in true if one.fibers])
 whole = true_ratio(truth)
@@ -100,7 +100,7 @@ means = {number: np.array([np.mean(draw[:number]) for draw in draws]) for number
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 axis.boxplot(means.values(), tick_labels=[f"{number} fields" for number in means], orientation="horizontal")
 axis.axvline(whole, color="#d55e00", label="whole section")
-axis.set_xlabel("true cells per fiber in the fields, 60 draws")
+axis.set_xlabel("true cells per fiber in the fields, 40 draws")
 axis.legend()
 for number, values in means.items():
     print(f"{number:2} fields: standard deviation {values.std(ddof=1) / whole:.0%} of the section's value")
