@@ -313,7 +313,21 @@ def _measure_band(
 
 
 def _find_band(strip: FloatImage) -> _Rows:
-    """Rows of the strongest band of a lane."""
+    """Rows of the strongest band of a lane, found again where the ground around it proves to bulge."""
+    found = _search_band(strip)
+    if not found.seen or found.other or found.top <= 0 or found.bottom >= len(strip):
+        return found
+    rows = np.r_[: found.top, found.bottom : len(strip)]
+    fit = _fit_ground(rows, strip[rows].mean(axis=1, dtype=float))
+    if len(fit) < 3:
+        return found
+    bulge = np.polyval(fit, np.arange(len(strip)))
+    again = _search_band(np.asarray(strip - bulge[:, None], np.float32))
+    return again if again.seen else found
+
+
+def _search_band(strip: FloatImage) -> _Rows:
+    """Rows of the strongest band above a straight line from one end of the lane to the other."""
     profile = ndimage.gaussian_filter1d(strip.mean(axis=1).astype(float), _SMOOTH_PX)
     half, last = (_GROUND_ROWS - 1) / 2, len(profile) - 1
     ends = [float(profile[:_GROUND_ROWS].mean()), float(profile[-_GROUND_ROWS:].mean())]
@@ -353,11 +367,16 @@ def _draw_line(strip: FloatImage, top: int, bottom: int, reach: int) -> Floats:
     ground = strip[rows].mean(axis=1, dtype=float)
     if top <= 0 or bottom >= len(strip):  # one side cannot tell a slope
         return np.full(bottom - top, ground.mean())
-    fits = [np.polyfit(rows - top, ground, degree) for degree in (1, 2)]
-    left = [float(np.sum((ground - np.polyval(fit, rows - top)) ** 2)) for fit in fits]
+    return np.asarray(np.polyval(_fit_ground(rows - top, ground), np.arange(bottom - top)), float)
+
+
+def _fit_ground(rows: npt.NDArray[np.int64], ground: Floats) -> Floats:
+    """Coefficients of a line through the ground, of a parabola where that fits clearly better."""
+    fits = [np.polyfit(rows, ground, degree) for degree in (1, 2)]
+    left = [float(np.sum((ground - np.polyval(fit, rows)) ** 2)) for fit in fits]
     free = max(len(rows) / _GRAIN_ROWS - 3, 1)
     bulges = (left[0] - left[1]) * free > _BULGE_F * left[1]
-    return np.asarray(np.polyval(fits[1 if bulges else 0], np.arange(bottom - top)), float)
+    return np.asarray(fits[1 if bulges else 0], float)
 
 
 def _is_flat(above: FloatImage, peak: float) -> bool:
