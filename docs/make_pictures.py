@@ -1,11 +1,12 @@
 """Take the pictures of docs/napari.md in a real window of a small laptop: `make pictures`.
 
-A section is rendered, measured, reviewed and read in a folder that is thrown away.
+A section is rendered, measured, reviewed and read in a folder that is thrown away; so are two serial ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,27 +17,30 @@ from typing import Any
 import cv2
 import napari
 import numpy as np
+import pandas as pd
 from napari_histoquant.opening import add_layers
 from qtpy.QtTest import QTest
 
 from histoquant.synthetic import LayoutSettings, RenderSettings, render_section, write_section
+from histoquant.synthetic.serial_study import SerialPlan, write_series
 
 OUT = Path(__file__).parent / "pictures"
 SIZE = (1366, 768)  # a small laptop
 
 
 def main() -> None:
-    """Go through all parts, or through those named; later ones need what `measure` left in the folder."""
+    """Go through all parts, or through those named; `review` needs what `measure` left in the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=["measure", "review"])
+    parts = {"measure": measure, "review": review, "serial": serial}
+    parser.add_argument("parts", nargs="*", choices=list(parts))
     parser.add_argument("--folder", type=Path, help="keeps what is rendered and measured")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = words.folder or Path(name)
-        for part in words.parts or ("measure", "review"):
+        for part in words.parts or parts:
             viewer = napari.Viewer(show=True)
             viewer.window._qt_window.resize(*SIZE)
-            {"measure": measure, "review": review}[part](viewer, folder)
+            parts[part](viewer, folder)
             viewer.close()
 
 
@@ -117,6 +121,34 @@ def review(viewer: Any, folder: Path) -> None:
         x, y = 190 * np.cos(2.4 * number), 15 * number * np.sin(2.4 * number)
         widget._mark(kind, float(x), float(y))
     take(viewer, "blinded", dock)
+
+
+def serial(viewer: Any, folder: Path) -> None:
+    """Two serial sections on each other, the upper one half transparent, with five landmarks."""
+    out = folder / "serial" / "out"
+    if not out.is_dir():
+        render = SerialPlan().render.model_copy(update={"size_um": (1150.0, 1150.0)})
+        study = write_series(folder / "serial", SerialPlan(render=render))
+        (folder / "serial" / "protocol.toml").write_text("[fields]\ncount = 2\n", encoding="utf-8")
+        words = ["serial", study, "--out", out, "--protocol", folder / "serial" / "protocol.toml", "--quiet"]
+        subprocess.run([sys.executable, "-m", "histoquant", *map(str, words)], check=True)
+    dock, widget = viewer.window.add_plugin_dock_widget("histoquant", "Serial sections")
+    widget.run.value = out
+    widget.open.native.click()
+    (section,) = widget.linked.others
+    places = [
+        pd.read_csv(folder / "serial" / "truth" / f"{name}_landmarks.csv", index_col="fiber")
+        for name in (widget.linked.block.reference, section)
+    ]
+    fixed, moving = (one.loc[places[0].index.intersection(places[1].index)].to_numpy() for one in places)
+    low, high = np.quantile(fixed, 0.2, axis=0), np.quantile(fixed, 0.8, axis=0)
+    for spot in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5)):
+        nearest = int(np.argmin(np.hypot(*(fixed - low - np.array(spot) * (high - low)).T)))
+        widget.linked.fixed.setdefault(section, []).append(tuple(fixed[nearest]))
+        widget.linked.moving.setdefault(section, []).append(tuple(moving[nearest]))
+    widget._tell()
+    widget.opacity.value = 0.5
+    take(viewer, "serial", dock, reset=True)
 
 
 def take(viewer: Any, name: str, dock: Any = None, reset: bool = False) -> None:

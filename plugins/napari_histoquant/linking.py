@@ -188,7 +188,8 @@ def _show_points(places: Floats, name: str) -> LayerData:
         "face_color": _COLORS[name],
         "border_color": "black",
         "border_width": 0.05,
-        "text": {"string": "{number}", "color": _COLORS[name], "size": 12, "anchor": "upper_left"},
+        # Black: on pale tissue the colours of the crosses cannot be read as text.
+        "text": {"string": "{number}", "color": "black", "size": 12, "anchor": "upper_left"},
         "units": UNITS,
         "metadata": {KEY: {"kind": name}},
     }

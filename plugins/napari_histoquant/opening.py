@@ -14,7 +14,6 @@ from napari_histoquant.choosing import offer_choices, require_path, take_path
 from napari_histoquant.layers import KEY
 from napari_histoquant.messages import guard
 from napari_histoquant.reader import read_layers
-from napari_histoquant.sections import is_run, list_measured
 
 _FILES = "*.svs *.ndpi *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.dcm *.tif *.tiff *.png *.jpg *.jpeg"
 
@@ -54,10 +53,14 @@ class OpenWidget(Container):
         add_layers(self.viewer, require_path(self.slide, "slide", "Open"), self.mpp.value or None)
 
     def _list_sections(self) -> None:
+        from napari_histoquant.sections import is_run, list_measured
+
         run = take_path(self.run)
         offer_choices(self.section, list_measured(run) if run and is_run(run) else [])
 
     def _open_section(self) -> None:
+        from napari_histoquant.sections import list_measured
+
         measured = list_measured(require_path(self.run, "run", "Open"))
         if self.section.value not in measured:
             raise HistoquantError("no section is chosen", "Open", "choose a run, then a section")

@@ -9,7 +9,6 @@ from pathlib import Path
 from histoquant.slide import open_slide
 from napari_histoquant.layers import LayerData, show_slide
 from napari_histoquant.messages import show_info, show_warning, tell_errors
-from napari_histoquant.sections import is_run, is_section, list_measured, open_section
 
 Reader = Callable[[str], list[LayerData] | list[tuple[None]]]
 NOTHING: list[tuple[None]] = [(None,)]
@@ -39,6 +38,8 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         return None
     place = Path(path)
     if place.is_dir():
+        from napari_histoquant.sections import is_run, is_section
+
         return read if is_section(place) or is_run(place) else None
     return read if place.suffix.lower() in SUFFIXES else None
 
@@ -83,6 +84,9 @@ def read_layers(place: Path, mpp: float | None = None) -> list[LayerData]:
         for problem in slide.problems:
             show_warning(f"{place.name}: {problem}")
         return [show_slide(slide, place.name)]
+    # Loads the library's tables, which takes longer than a slide's first picture.
+    from napari_histoquant.sections import is_run, list_measured, open_section
+
     if is_run(place):
         measured = list_measured(place)
         name, place = next(iter(measured.items()))

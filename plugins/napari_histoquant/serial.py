@@ -47,8 +47,9 @@ class SerialWidget(Container):
         self.block = ComboBox(label="block", choices=[], tooltip="Patient and block.")
         self.open = PushButton(text="Open block")
         self.section = ComboBox(label="section", choices=[], tooltip="What is compared with the reference.")
+        # napari's style leaves no room for the number beside it.
         self.opacity = FloatSlider(
-            label="opacity", value=1.0, min=0.0, max=1.0, step=0.05, tooltip="Of the section."
+            label="opacity", value=1.0, min=0.0, max=1.0, step=0.05, readout=False, tooltip="Of the section."
         )
         self.blink = PushButton(text="Blink (K)", tooltip="The section, or what is below it.")
         self.on_reference = PushButton(
