@@ -75,7 +75,7 @@ class WorkerPool(Executor):
         """Have a worker do the work.
 
         The future holds its result, its error, or a WorkerError: the work took too long, or its worker
-        died on each of six attempts. Workers that die before they have begun tell nothing about the work.
+        died on each of ten attempts. Workers that die before they have begun tell nothing about the work.
         """
         return self._threads.submit(self._run, fn, args, kwargs)
 

@@ -80,6 +80,7 @@ def test_tissue_that_fills_the_slide_has_no_edge(good: Rendered) -> None:
         ("pen", lambda rng, good: plant_pen(rng, good.pixels, MPP, "green", 0.5)),
         ("pen", lambda rng, good: plant_pen(rng, good.pixels, MPP, "red", 0.5)),
         ("pen", lambda rng, good: plant_pen(rng, good.pixels, MPP, "black", 1.2)),
+        ("pen", lambda rng, good: plant_pen(rng, good.pixels, MPP, "black", 0.4)),
         ("bubble", lambda rng, good: plant_bubble(rng, good.pixels, MPP, 600, 0.5)),
         ("edge", lambda rng, good: plant_edge(good.pixels, MPP, find_ground(good), 0.25)),
     ],

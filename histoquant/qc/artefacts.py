@@ -21,7 +21,6 @@ OVERVIEW_MPP = 5.0
 """Pixel size of the overview on which artefacts are looked for, um/px: nuclei are still single dots."""
 _GLASS_UM2 = 10_000.0
 
-_PEN_BLUR_UM = 20.0
 _PEN_WIDTH_UM = 60.0
 _PEN_LEAST_UM2 = 20_000.0
 _FOLD_WIDTH_UM = 30.0
@@ -223,20 +222,28 @@ def _unmix(od: FloatImage) -> FloatImage:
 
 
 def _find_pen(view: _View, least_od: float) -> Mask:
-    """Broad smooth colour that neither stain has, or black."""
-    sigma = _PEN_BLUR_UM / view.mpp
-    smooth = np.asarray(cv2.GaussianBlur(view.od, (0, 0), sigma), np.float32)
-    usual = np.median(view.od[view.tissue], axis=0) if view.tissue.any() else np.zeros(3, np.float32)
-    above = smooth - usual * view.tissue[..., None]
-    amount = np.linalg.norm(above, axis=2)
+    """Broad colour that neither stain has, or black; what is narrower than a pen, as cells are, is left."""
+    ground = _open_channels(view.od, _PEN_WIDTH_UM, view.mpp)
+    usual = np.median(ground[view.tissue], axis=0) if view.tissue.any() else np.zeros(3, np.float32)
+    above = ground - usual * view.tissue[..., None]
+    amount = np.maximum(np.linalg.norm(above, axis=2), 1e-6)
     h, d, rest = np.moveaxis(_unmix(above), 2, 0)
-    foreign = np.maximum(np.abs(rest), np.maximum(-h, -d)) > 0.3 * np.maximum(amount, 1e-6)
-    opened = _open(view.mean, _PEN_WIDTH_UM, view.mpp)
-    ink = (foreign & (amount > np.sqrt(3) * least_od)) | (opened > 6 * least_od)
+    foreign = np.maximum(np.abs(rest), np.maximum(-h, -d)) > 0.3 * amount
+    # Black is nearer to grey than to any mixture of the stains: by 7 degrees only, so more is asked of it.
+    grey = np.linalg.norm(above - above.mean(axis=2, keepdims=True), axis=2) < np.abs(rest)
+    grey &= (amount > 2 * np.sqrt(3) * least_od) & (above.mean(axis=2) > 0)
+    dense = _open(view.mean, _PEN_WIDTH_UM, view.mpp) > 6 * least_od
+    ink = (foreign & (amount > np.sqrt(3) * least_od)) | grey | dense
     ink = np.asarray(
         cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, _make_disc(_PEN_WIDTH_UM, view.mpp)) > 0
     )
     return _grow(_keep_large(ink, _PEN_LEAST_UM2 / view.mpp**2), 2 * _MARGIN_UM, view.mpp)
+
+
+def _open_channels(od: FloatImage, width_um: float, mpp: float) -> FloatImage:
+    """Density of each channel without what is narrower than a width."""
+    channels = [_open(np.ascontiguousarray(od[..., at]), width_um, mpp) for at in range(3)]
+    return np.stack(channels, axis=-1)
 
 
 def _keep_large(mask: Mask, least_px: float) -> Mask:
@@ -251,9 +258,7 @@ def _find_folds(view: _View, ratio: float) -> Mask:
     """Long stripes as dense as several layers, in the colour of the tissue."""
     if not view.tissue.any():
         return np.zeros_like(view.tissue)
-    low = np.stack(
-        [_open(np.ascontiguousarray(view.od[..., at]), _FOLD_WIDTH_UM, view.mpp) for at in range(3)], axis=-1
-    )
+    low = _open_channels(view.od, _FOLD_WIDTH_UM, view.mpp)
     usual = np.median(low[view.tissue], axis=0)
     dense = (low.mean(axis=2) > ratio * usual.mean()) & view.tissue
     kept = np.zeros_like(dense)
