@@ -77,9 +77,13 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def viewer(monkeypatch: pytest.MonkeyPatch, messages: list[str]) -> Iterator[Any]:
     """A viewer in a real window; anything that its slots raise fails the test."""
     raised: list[BaseException] = []
-    napari.Viewer(show=False).close()  # napari puts its own hook in place, once
-    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: raised.append(error))
+
+    def keep(kind: type[BaseException], error: BaseException, trace: object) -> None:
+        raised.append(error)
+
+    monkeypatch.setattr(sys, "excepthook", keep)
     made = napari.Viewer(show=True)
+    assert sys.excepthook is keep, "napari has put its own in place"
     made.window._qt_window.resize(1200, 800)
     yield made
     made.close()
