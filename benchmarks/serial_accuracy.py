@@ -4,6 +4,7 @@
     python benchmarks/serial_accuracy.py photographs --folders DIR DIR --pairs 6
     python benchmarks/serial_accuracy.py overlap --seeds 50
     python benchmarks/serial_accuracy.py level --seeds 100
+    python benchmarks/serial_accuracy.py tissue --seeds 50
 
 Pairs have seeds from 1000, points from 0: none of them was looked at while the method was made.
 """
@@ -29,7 +30,7 @@ from histoquant.serial.density import smooth_windows
 from histoquant.serial.draw import MOST_ERROR_UM
 from histoquant.serial.intervals import choose_units
 from histoquant.serial.nulls import move_labels, shuffle_markers
-from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
+from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap, tell_chance
 from histoquant.serial.register import predict_error, register_views
 from histoquant.serial.transform import map_points
 from histoquant.serial.views import VIEW_MPP, View, make_view
@@ -37,15 +38,24 @@ from histoquant.serial.windows import PIXEL_UM, Window, make_window
 from histoquant.slide import open_slide
 from histoquant.synthetic import CellsSettings, LayoutSettings, RenderSettings, vary_section
 from histoquant.synthetic.cells import fill_shape, populate_section
+from histoquant.synthetic.layout import Layout
 from histoquant.synthetic.serial import PoseSettings, SerialSection, arrange_series, render_series, share_foci
 from histoquant.synthetic.sites import SitesSettings, scatter_sites
 
 Floats = npt.NDArray[np.float64]
+Biopsy = tuple[Layout, npt.NDArray[np.int32]]
 
 FIRST_SEED = 1000
+TISSUE_SEED = 5000
+LAYOUTS = 24
+PLANTED = (0.0, 0.3, 0.6, 0.9)
 TISSUE_UM = 2000.0
 CHANCES = {"markers": shuffle_markers, "labels": move_labels}
 CASES = ("turned", "flipped and stretched", "torn", "folded", "partial", "torn and folded", "other biopsy")
+TISSUE = LayoutSettings(rim_um=60.0, foci_per_mm2=0, vessels_per_mm2=0, necrotic=0)
+TISSUE_CELLS = CellsSettings(
+    positive_cells_per_fiber=0.25, lymphocytes_per_fiber=0.5, focal=0.9, without_nucleus=0, faint=0
+)
 SIDE = 110
 _ROW, _COLUMN = (np.indices((SIDE, SIDE)) + 0.5) * PIXEL_UM
 DISC = np.hypot(_ROW - SIDE * PIXEL_UM / 2, _COLUMN - SIDE * PIXEL_UM / 2) < SIDE * PIXEL_UM / 2
@@ -159,26 +169,54 @@ def tabulate_registration(table: pd.DataFrame) -> None:
 
 def plant_tissue(rng: np.random.Generator, blocks: int, fields: int) -> list[Window]:
     """Windows on arranged tissue: cells lie between fibers, in infiltrates of either marker's own."""
-    settings = LayoutSettings(rim_um=60.0, foci_per_mm2=0, vessels_per_mm2=0, necrotic=0)
-    cells = CellsSettings(
-        positive_cells_per_fiber=0.25, lymphocytes_per_fiber=0.5, focal=0.9, without_nucleus=0, faint=0
-    )
     windows: list[Window] = []
     for block in range(blocks):
-        layout = arrange_series(rng, (TISSUE_UM, TISSUE_UM), settings)
-        labels = np.zeros((round(TISSUE_UM), round(TISSUE_UM)), np.int32)
-        for number, fiber in enumerate(shapely.buffer(layout.fibers, -0.5, quad_segs=2), start=1):
-            fill_shape(labels, fiber, 1.0, number)
-        both = [
-            populate_section(rng, replace(layout, foci=foci), labels, 1.0, cells, settings)
-            for foci in share_foci(rng, layout, 0.0, 6.0, 60.0)
-        ]
-        for corner in draw_corners(rng, layout.tissue, fields):
-            points = [table[["x_um", "y_um"]].to_numpy() - corner for table in both]
-            marks = [table["positive"].to_numpy(bool) for table in both]
-            place = both[1]["place"].to_numpy(str)
-            windows.append(make_window(f"b{block}", DISC, *points, *marks, place))
+        biopsy = arrange_biopsy(rng)
+        foci = share_foci(rng, biopsy[0], 0.0, 6.0, 60.0)
+        both = [populate_biopsy(rng, biopsy, one) for one in foci]
+        windows += cut_windows(f"b{block}", both, draw_corners(rng, biopsy[0].tissue, fields))
     return windows
+
+
+def arrange_biopsy(rng: np.random.Generator) -> Biopsy:
+    """Fibers of a biopsy, and their labels at 1 um/px."""
+    layout = arrange_series(rng, (TISSUE_UM, TISSUE_UM), TISSUE)
+    labels = np.zeros((round(TISSUE_UM), round(TISSUE_UM)), np.int32)
+    for number, fiber in enumerate(shapely.buffer(layout.fibers, -0.5, quad_segs=2), start=1):
+        fill_shape(labels, fiber, 1.0, number)
+    return layout, labels
+
+
+def populate_biopsy(rng: np.random.Generator, biopsy: Biopsy, foci: Floats) -> pd.DataFrame:
+    layout, labels = biopsy
+    return populate_section(rng, replace(layout, foci=foci), labels, 1.0, TISSUE_CELLS, TISSUE)
+
+
+def cut_windows(name: str, both: list[pd.DataFrame], corners: list[Floats]) -> list[Window]:
+    windows: list[Window] = []
+    for corner in corners:
+        points = [table[["x_um", "y_um"]].to_numpy() - corner for table in both]
+        marks = [table["positive"].to_numpy(bool) for table in both]
+        windows.append(make_window(name, DISC, *points, *marks, both[1]["place"].to_numpy(str)))
+    return windows
+
+
+def plant_biopsy(
+    rng: np.random.Generator, name: str, biopsy: Biopsy, fields: int
+) -> list[tuple[float, list[Window]]]:
+    """Windows on one biopsy for each planted overlap, with the share that whole infiltrates allow.
+
+    The first marker is the same for all of them, to save time.
+    """
+    one, own = share_foci(rng, biopsy[0], 0.0, 6.0, 60.0)
+    first = populate_biopsy(rng, biopsy, one)
+    corners = draw_corners(rng, biopsy[0].tissue, fields)
+    found = []
+    for planted in PLANTED:
+        common = round(planted * len(one))
+        second = populate_biopsy(rng, biopsy, np.vstack([one[:common], own[common:]]))
+        found.append((common / len(one), cut_windows(name, [first, second], corners)))
+    return found
 
 
 def draw_corners(rng: np.random.Generator, tissue: shapely.Polygon, number: int) -> list[Floats]:
@@ -211,7 +249,7 @@ def check_overlap(seeds: range, designs: list[tuple[int, float]]) -> None:
     heads = "20 um | 50 um | 100 um | interval at 50 um holds it | Spearman, 50 um"
     print(f"| biopsies | error, um | planted | {heads} |\n{'|---' * 8}|")
     for blocks, error_um in designs:
-        for planted in (0.0, 0.3, 0.6, 0.9):
+        for planted in PLANTED:
             values, holds, ranks = [], [], []
             for seed in seeds:
                 rng = np.random.default_rng(
@@ -228,6 +266,64 @@ def check_overlap(seeds: range, designs: list[tuple[int, float]]) -> None:
             text = " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in zip(mean, error, strict=True))
             about = f"| {blocks} | {error_um:g} | {planted}"
             print(f"{about} | {text} | {np.mean(holds):.0%} | {np.mean(ranks):.2f} |", flush=True)
+
+
+def check_tissue(seeds: range, blocks: int, out: Path) -> None:
+    """Overlap on arranged tissue, and P where none is planted: of all biopsies, and of each by itself."""
+    rows: list[dict[str, object]] = []
+    rng = np.random.default_rng(TISSUE_SEED)
+    pool = [arrange_biopsy(rng) for _ in range(LAYOUTS)]
+    for seed in seeds:
+        rng = np.random.default_rng([TISSUE_SEED + seed, blocks])
+        chosen = rng.choice(LAYOUTS, blocks, replace=False)
+        each = [plant_biopsy(rng, f"b{at}", pool[one], 6) for at, one in enumerate(chosen)]
+        for planted, own in zip(PLANTED, zip(*each, strict=True), strict=True):
+            row = {"seed": seed, "planted": planted, "true": np.mean([share for share, _ in own])}
+            together = [window for _, windows in own for window in windows]
+            rows.append(row | judge_windows(together, rng, not planted))
+            if not planted and blocks > 1:
+                rows += [row | judge_windows(windows, rng, True) for _, windows in own]
+        pd.DataFrame(rows).to_csv(out, index=False)
+    tabulate_tissue(pd.DataFrame(rows))
+
+
+def judge_windows(windows: list[Window], rng: np.random.Generator, tested: bool) -> dict[str, object]:
+    pairs = count_pairs(windows)
+    found = estimate_overlap(pairs, choose_units([window.block for window in windows]))
+    row: dict[str, object] = {"biopsies": len({window.block for window in windows})}
+    names = ("value", "low", "high")
+    for radius, *values in zip(RADII_UM, *found, strict=True):
+        row |= {f"{name} {radius:g}": value for name, value in zip(names, values, strict=True)}
+    if not tested:
+        return row
+    drawn = {name: chance(windows, rng, draws=99) for name, chance in CHANCES.items()}
+    alone = tell_chance(pairs, drawn["labels"].ratio)
+    row |= {f"alone {radius:g}": value for radius, value in zip(RADII_UM, alone, strict=True)}
+    return row | {f"p {name}": envelope.p for name, envelope in drawn.items()}
+
+
+def tabulate_tissue(table: pd.DataFrame) -> None:
+    heads = "biopsies | planted | seeds | 20 um | 50 um | 100 um | interval at 50 um holds it"
+    print(f"| {heads} |\n{'|---' * 7}|")
+    for (blocks, _), own in table.groupby(["biopsies", "planted"]):
+        values = own[[f"value {radius}" for radius in (20, 50, 100)]]
+        text = " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in zip(values.mean(), values.sem(), strict=True))
+        holds = (own["low 50"].le(own["true"]) & own["high 50"].ge(own["true"])).mean()
+        print(f"| {blocks} | {own['true'].mean():.2f} | {len(own)} | {text} | {holds:.0%} |")
+    known = table[table.get("alone 50", pd.Series(np.nan, table.index)).notna()]
+    for blocks, own in known.groupby("biopsies"):
+        pairs = [(own[f"value {radius}"], own[f"alone {radius}"]) for radius in (20, 50, 100)]
+        text = " | ".join(
+            f"{alone.mean():.2f}, off by {(a - alone).mean():+.2f} ± {(a - alone).sem():.2f}"
+            for a, alone in pairs
+        )
+        print(f"| {blocks} | by where cells lie | {len(own)} | {text} | |")
+    tested = table[table["planted"].eq(0)].assign(cells="independent, on tissue")
+    parts = [
+        tested.assign(chance=name, p=tested[f"p {name}"])[["biopsies", "cells", "chance", "p"]]
+        for name in CHANCES
+    ]
+    tabulate_level(pd.concat(parts).rename(columns={"cells": "positive cells"}).sort_values("biopsies"))
 
 
 def check_level(seeds: range, designs: list[tuple[int, float]], chances: list[str], out: Path) -> None:
@@ -266,7 +362,7 @@ def tabulate_level(table: pd.DataFrame) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["register", "photographs", "overlap", "level", "table"])
+    parser.add_argument("what", choices=["register", "photographs", "overlap", "level", "tissue", "table"])
     parser.add_argument("--first", type=int, default=0, help="number of the first pair or seed")
     parser.add_argument("--pairs", type=int, default=63)
     parser.add_argument("--seeds", type=int, default=50)
@@ -285,7 +381,12 @@ def main() -> None:
         check_registration(range(asked.first, asked.first + asked.pairs), asked.size_um, asked.out[0])
     elif asked.what == "table":
         table = pd.concat([pd.read_csv(path) for path in asked.out])
-        tabulate_level(table) if "p" in table else tabulate_registration(table.sort_values("seed"))
+        if "planted" in table:
+            tabulate_tissue(table)
+        else:
+            tabulate_level(table) if "p" in table else tabulate_registration(table.sort_values("seed"))
+    elif asked.what == "tissue":
+        check_tissue(seeds, round(designs[0][0]) if designs else 8, asked.out[0])
     elif asked.what == "overlap":
         check_overlap(seeds, designs or [(1, 0.0), (4, 0.0), (4, 8.0), (8, 0.0)])
     else:

@@ -12,7 +12,7 @@ from histoquant.serial.density import correlate_fields, smooth_windows
 from histoquant.serial.gallery import select_inside
 from histoquant.serial.intervals import choose_units, jackknife
 from histoquant.serial.nulls import move_labels, shuffle_markers
-from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
+from histoquant.serial.overlap import RADII_UM, Pairs, count_pairs, estimate_overlap, tell_chance
 from histoquant.serial.transform import make_affine
 from histoquant.serial.windows import PIXEL_UM, Window, list_windows, make_window, measure_pairs
 from histoquant.synthetic.sites import SitesSettings, scatter_sites
@@ -84,7 +84,7 @@ def test_sites_that_are_shared_go_beyond_where_cells_are() -> None:
     assert together.ratio[AT_50] > together.high[AT_50] > 1
 
 
-def test_a_common_network_of_cells_is_no_overlap() -> None:
+def _plant_network() -> list[Window]:
     """Cells on lines 60 um apart, on both sections; positive ones in sites of either marker's own."""
     rng = np.random.default_rng(2)
     windows = []
@@ -97,9 +97,39 @@ def test_a_common_network_of_cells_is_no_overlap() -> None:
             away = np.hypot(*(cells[:, None] - rng.uniform(0, 550, (4, 2))).T).min(0)
             marks.append(rng.random(900) < 0.4 * np.exp(-0.5 * (away / 40) ** 2))
         windows.append(make_window("b", DISC, cells, cells, *marks))
+    return windows
+
+
+def test_a_common_network_of_cells_is_no_overlap() -> None:
+    windows = _plant_network()
     near = shuffle_markers(windows, np.random.default_rng(0), draws=99).ratio[0]
     assert near > 1.3
     assert move_labels(windows, np.random.default_rng(0), draws=99).p > 0.05
+
+
+def test_the_overlap_of_a_common_network_is_expected_of_where_cells_lie() -> None:
+    windows = _plant_network()
+    found = estimate_overlap(count_pairs(windows), choose_units(["b"] * 8)).value[0]
+    ratio = move_labels(windows, np.random.default_rng(0), draws=99).ratio
+    assert tell_chance(count_pairs(windows), ratio)[0] == pytest.approx(found, abs=0.15)
+    assert found > 0.15
+    apart = plant(0, 1, 8, overlap=0.9)
+    ratio = move_labels(apart, np.random.default_rng(0), draws=99).ratio
+    assert abs(tell_chance(count_pairs(apart), ratio)[AT_50]) < 0.2
+
+
+def test_chance_is_told_in_units_of_overlap() -> None:
+    """By hand: 30 pairs of both, 10 of them expected of 20 x 10 cells in 2 x 10 um2; own pairs 50 and 24."""
+    cells = np.array([[10.0, 5.0], [10.0, 5.0]])
+    own = np.array([[[15.0], [25.0], [12.0]]] * 2)
+    area, reach = np.full(2, 10.0), np.full((2, 1), 10.0)
+    pairs = Pairs(np.zeros(2, int), area, cells, reach, own)
+    # Densities of the other window: 1 and 0.5 per um2, so that 10, 20 and 5 pairs are expected.
+    scale = np.sqrt((50 - 20) * (24 - 5))
+    assert tell_chance(pairs, np.array([1.0])) == pytest.approx((30 - 10) / scale)
+    assert tell_chance(pairs, np.array([2.0])) == pytest.approx((15 - 10) / scale)
+    assert tell_chance(pairs, np.array([3.0])) == pytest.approx(0.0, abs=1e-12)
+    assert np.isnan(tell_chance(pairs, np.array([np.nan]))).all()
 
 
 def test_sites_on_the_cells_there_are_say_nothing_where_all_cells_are_in_infiltrates() -> None:

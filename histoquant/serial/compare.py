@@ -21,7 +21,7 @@ from histoquant.serial.blocks import Block
 from histoquant.serial.density import SCALES_UM, correlate_fields, smooth_windows
 from histoquant.serial.intervals import choose_units
 from histoquant.serial.nulls import Envelope, move_labels, shuffle_markers
-from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
+from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap, tell_chance
 from histoquant.serial.windows import Window, list_windows
 from histoquant.study import Section
 
@@ -201,31 +201,33 @@ def _compare(comparison: Comparison, rng: np.random.Generator, confidence: float
     windows, rows, begin = comparison.windows, comparison.rows, _begin(comparison)
     units = choose_units([window.block for window in windows])
     limit = tell_limit(comparison.error_um)
-    overlap = estimate_overlap(count_pairs(windows), units, confidence)
+    pairs = count_pairs(windows)
+    overlap = estimate_overlap(pairs, units, confidence)
     kinds = {"cross_pairs_shuffled": shuffle_markers(windows, rng)}
     kinds["cross_pairs_on_cells"] = move_labels(windows, rng)
     comparison.envelopes.update(kinds)
+    by_cells = tell_chance(pairs, kinds["cross_pairs_on_cells"].ratio)
     for at, radius in enumerate(RADII_UM):
         sure = bool(radius >= limit)
         about = {**begin, "scale_um": radius, "decidable": sure}
         note = "" if sure else f"the error of registration hides what lies within {limit:.0f} um"
         value, low, high = (float(part[at]) for part in overlap)
         empty = "too few cells, or no more together than by chance" if np.isnan(value) else note
-        rows.append(
-            {**about, "measure": "overlap", "estimate": value, "ci_low": low, "ci_high": high, "note": empty}
-        )
+        alone = dict.fromkeys(("chance_low", "chance_high"), np.nan if np.isnan(value) else by_cells[at])
+        found = {"estimate": value, "ci_low": low, "ci_high": high, **alone}
+        rows.append({**about, "measure": "overlap", **found, "note": empty})
         for name, envelope in kinds.items():
             chance = {"chance_low": envelope.low[at], "chance_high": envelope.high[at], "p": envelope.p}
             rows.append({**about, "measure": name, "estimate": envelope.ratio[at], **chance, "note": note})
     for scale in SCALES_UM:
         smooth = smooth_windows(windows, units, scale, confidence)
         about = {**begin, "scale_um": scale, "decidable": bool(scale >= limit)}
-        for name, found, by_chance in (
+        for name, part, by_chance in (
             ("density_spearman", smooth.spearman, 0.0),
             ("manders_1", smooth.first, smooth.first_chance),
             ("manders_2", smooth.second, smooth.second_chance),
         ):
-            value, low, high = (float(part[0]) for part in found)
+            value, low, high = (float(side[0]) for side in part)
             between = {"chance_low": by_chance, "chance_high": by_chance}
             rows.append(
                 {**about, "measure": name, "estimate": value, "ci_low": low, "ci_high": high, **between}

@@ -108,8 +108,33 @@ def estimate_overlap(pairs: Pairs, units: npt.NDArray[np.int64], confidence: flo
     return jackknife(lambda weight: _ratio(pairs, weight), units, confidence)
 
 
+def tell_chance(pairs: Pairs, ratio: Floats) -> Floats:
+    """Tell which overlap chance alone gives: the estimate, with the cross pairs of chance.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Of the windows.
+    ratio : ndarray of float, shape (radii,)
+        Cross pairs by those of chance: `Envelope.ratio` of the same windows.
+
+    Returns
+    -------
+    ndarray of float, shape (radii,)
+        nan where it cannot be told.
+    """
+    cross, one, two = _excess(pairs, np.ones(len(pairs.block)))
+    seen = pairs.pairs[:, 0].sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chance = cross - seen + seen / ratio
+    return _divide(chance, one, two)
+
+
 def _ratio(pairs: Pairs, weight: Floats) -> Floats:
-    cross, one, two = _excess(pairs, weight)
+    return _divide(*_excess(pairs, weight))
+
+
+def _divide(cross: Floats, one: Floats, two: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((one > 0) & (two > 0), cross / np.sqrt(one * two), np.nan)
 

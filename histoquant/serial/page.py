@@ -39,7 +39,9 @@ _HOW = (
     "Overlap is the correlation of the densities of positive cells of two markers, averaged over discs of"
     " a radius, with the noise of few cells taken out: pairs of cells of both markers, beyond what other "
     "places of the biopsy make expect, by the geometric mean of the pairs of each. 1: the same sites; 0: "
-    "independent. With few cells an estimate may lie beyond 1.",
+    "independent. With few cells an estimate may lie beyond 1. All cells lie between fibers and in "
+    "infiltrates, which alone makes some overlap: what is expected of it stands beside (by where cells lie), "
+    "from the second kind of chance. What lies beyond it is more than where cells of any kind gather.",
     "Two kinds of chance; in both each marker keeps its own sites. Markers shuffled between places: the "
     "cells of the second marker are moved as they are; what both share because all cells lie between fibers "
     "and in infiltrates counts as overlap. Sites moved, on the cells there are: only cells of the second "
@@ -135,10 +137,12 @@ def tell_comparisons(comparisons: Sequence[Comparison]) -> list[str]:
         test = one.envelopes["cross_pairs_on_cells"]
         interval = format_interval(row["ci_low"], row["ci_high"], 2)
         value = "not to be estimated" if np.isnan(row["estimate"]) else f"{row['estimate']:.2f} ({interval})"
+        alone = format_number(row["chance_low"], 2)
         told.append(
-            f"{pair}: overlap within {row['scale_um']:g} um {value}; that this is no more than cells of any "
-            f"kind lie together has P {format_p(test.p)}; {row['cells']} and {row['cells_2']} cells in "
-            f"{row['windows']} places of {row['blocks']} {'biopsy' if row['blocks'] == 1 else 'biopsies'}."
+            f"{pair}: overlap within {row['scale_um']:g} um {value}; cells of any kind lie so that {alone} "
+            f"is expected, and that it is no more has P {format_p(test.p)}; {row['cells']} and "
+            f"{row['cells_2']} cells in {row['windows']} places of {row['blocks']} "
+            f"{'biopsy' if row['blocks'] == 1 else 'biopsies'}."
         )
         told.append(_tell_undecidable(one))
     return told or ["No two markers were measured on registered sections."]
@@ -172,8 +176,12 @@ def _tabulate_overlap(one: Comparison) -> Table:
         if row["measure"] != "overlap" or row["scale_um"] is None:
             continue
         shown = (format_number(row["estimate"], 2), format_interval(row["ci_low"], row["ci_high"], 2))
-        rows.append((f"{row['scale_um']:g}", *shown, row["note"] or "–"))
-    columns = (Column("Within, um"), Column("Overlap"), Column("Interval"), Column("Note", False))
+        alone = format_number(row["chance_low"], 2)
+        rows.append((f"{row['scale_um']:g}", *shown, alone, row["note"] or "–"))
+    columns = (
+        *(Column("Within, um"), Column("Overlap"), Column("Interval"), Column("By where cells lie")),
+        Column("Note", False),
+    )
     return make_table(f"Overlap of {' and '.join(one.markers)}.", columns, rows)
 
 
