@@ -117,7 +117,7 @@ def review(viewer: Any, folder: Path) -> None:
     widget.reader.setText("Li")
     widget.begin.click()
     for number in range(14):
-        kind = ("fiber", "fiber", "fiber", "positive", "negative")[number % 5]
+        kind = ("fiber", "fiber", "uncertain", "positive", "negative")[number % 5]
         x, y = 190 * np.cos(2.4 * number), 15 * number * np.sin(2.4 * number)
         widget._mark(kind, float(x), float(y))
     take(viewer, "blinded", dock)

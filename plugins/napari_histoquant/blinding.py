@@ -57,7 +57,7 @@ def show_marks(marks: Sequence[Mark]) -> LayerData:
         "size": _SIZE_UM,
         "symbol": [_SYMBOLS[kind] for kind in kinds] if kinds else "disc",
         "face_color": [_COLORS[kind] for kind in kinds] if kinds else "transparent",
-        "border_color": "white",
+        "border_color": "black",  # yellow with a white one is lost on pale tissue
         "border_width": 0.1,
         "units": UNITS,
         "metadata": {KEY: {"kind": MARKS}},
