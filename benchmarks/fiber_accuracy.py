@@ -263,15 +263,20 @@ def find_places(
 def count_places(rows: list[dict[str, object]]) -> pd.DataFrame:
     """Of fibers without a match: at how many places of the photograph, and how many at the commonest ones."""
     lines = []
-    for (data, kind), part in pd.DataFrame(rows, columns=["data", "kind", "matched", "place_um"]).groupby(
-        ["data", "kind"]
-    ):
-        places = np.array(part.loc[~part["matched"], "place_um"].tolist())
-        groups = fcluster(linkage(places, "average"), SAME_PLACE_UM, "distance")
-        often = np.sort(np.bincount(groups)[1:])[::-1]
+    table = pd.DataFrame(rows, columns=["data", "kind", "matched", "place_um"])
+    for (data, kind), part in table.groupby(["data", "kind"]):
+        places = np.array(part.loc[~part["matched"].astype(bool), "place_um"].tolist()).reshape(-1, 2)
+        alone = len(places) < 2  # nothing to group
+        groups = (
+            1 + np.arange(len(places))
+            if alone
+            else fcluster(linkage(places, "average"), SAME_PLACE_UM, "distance")
+        )
+        often = np.sort(np.bincount(groups, minlength=1)[1:])[::-1]
         line = {"data": data, "fibers": kind, "number": len(part), "without a match": len(places)}
         lines.append({**line, "places": len(often), "at the five commonest": int(often[:5].sum())})
-    return pd.DataFrame(lines)
+    columns = ["data", "fibers", "number", "without a match", "places", "at the five commonest"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def _align(

@@ -41,11 +41,14 @@ _HOW = (
     "places of the biopsy make expect, by the geometric mean of the pairs of each. 1: the same sites; 0: "
     "independent. With few cells an estimate may lie beyond 1. All cells lie between fibers and in "
     "infiltrates, which alone makes some overlap: what is expected of it stands beside (by where cells lie), "
-    "from the second kind of chance. What lies beyond it is more than where cells of any kind gather.",
+    "from the second kind of chance. On rendered tissue that was about half of what independent markers "
+    "showed: do not read an overlap of 0.1 or less as shared sites.",
     "Two kinds of chance; in both each marker keeps its own sites. Markers shuffled between places: the "
     "cells of the second marker are moved as they are; what both share because all cells lie between fibers "
     "and in infiltrates counts as overlap. Sites moved, on the cells there are: only cells of the second "
-    "section at the new place are taken; what is then left goes beyond where cells are at all.",
+    "section at the new place are taken; what is then left goes beyond where cells are at all. On rendered "
+    "tissue P by it fell below 0.05 for 4 % of single biopsies with independent markers, as it should, but "
+    "for 16 % of eight biopsies taken together: with several, weigh the size of the overlap more than P.",
     "Spearman and Manders of smoothed densities fall short of the overlap of the densities themselves, "
     "the more so the fewer cells there are.",
     "Intervals: jackknife over blocks if there are six or more, else over places; then they hold for "
