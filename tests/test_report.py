@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from histoquant.pictures import encode_jpeg, encode_webp
 from histoquant.protocol import Protocol, hash_protocol
@@ -413,10 +416,21 @@ def test_plots_name_patients_and_keep_their_marks():
 
 
 def test_like_values_are_spread_apart():
-    shifts = spread_points(np.full(30, 0.4))
+    shifts = spread_points(np.full(30, 0.4), 0.1)
     assert len(set(shifts)) == 30
     assert np.abs(shifts).max() <= 0.35
-    assert spread_points(np.array([])).size == 0
+    assert spread_points(np.array([]), 0.1).size == 0
+    assert spread_points(np.array([0.26, 0.0, 0.24, 0.5]), 0.04).tolist() == [0.12, 0.0, 0.0, 0.0]
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=20), st.floats(0.01, 0.5))
+def test_points_that_would_hide_each_other_are_shifted_differently(values, apart):
+    heights = np.array(values)
+    shifts = spread_points(heights, apart)
+    assert np.abs(shifts).max(initial=0.0) <= 0.3
+    for first, second in itertools.combinations(range(len(values)), 2):
+        if abs(heights[first] - heights[second]) < apart:
+            assert shifts[first] != shifts[second]
 
 
 def require_browser() -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import textwrap
 import warnings
@@ -32,6 +33,8 @@ _GROUP_STYLES = (
 )
 _NO_GROUP = ("X", "#777777")
 _INK = "#333333"
+# A point takes so much of a panel's height.
+_POINT_SHARE = 0.04
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "histoquant",
@@ -167,13 +170,15 @@ def plot_sizes(sizes: pd.DataFrame, step_um: float = 5.0) -> str:
         return _to_svg(figure, {}, "Distribution of minimal Feret diameters of fibers by group")
 
 
-def spread_points(values: Floats, width: float = 0.3) -> Floats:
+def spread_points(values: Floats, apart: float, width: float = 0.3) -> Floats:
     """Shift points of like value sideways so that each is seen.
 
     Parameters
     ----------
     values : ndarray of float, shape (n,)
         Heights of the points.
+    apart : float
+        Points at least so far apart in height do not hide each other.
     width : float, optional
         Largest shift.
 
@@ -184,17 +189,17 @@ def spread_points(values: Floats, width: float = 0.3) -> Floats:
 
     Examples
     --------
-    >>> spread_points(np.array([1.0, 5.0, 1.0, 1.0])).round(2).tolist()
+    >>> spread_points(np.array([1.0, 5.0, 1.0, 1.1]), 0.2).round(2).tolist()
     [0.0, 0.0, 0.12, -0.12]
     """
-    span = np.ptp(values) if len(values) else 0.0
-    bins = np.floor((values - values.min(initial=np.inf)) / span * 18) if span > 0 else np.zeros(len(values))
-    shifts = np.zeros(len(values))
-    for level in np.unique(bins):
-        at = np.flatnonzero(bins == level)
-        rank = (np.arange(len(at)) + 1) // 2 * np.where(np.arange(len(at)) % 2, 1, -1)
-        shifts[at] = rank * min(0.12, 2 * width / max(1, len(at)))
-    return shifts
+    order = np.argsort(values, kind="stable")
+    ranks = np.zeros(len(values), int)
+    for number, point in enumerate(order):
+        below = order[:number]
+        taken = set(ranks[below[values[point] - values[below] < apart]].tolist())
+        ranks[point] = next(rank for rank in itertools.count() if rank not in taken)
+    step = min(0.12, 2 * width / (ranks.max(initial=0) + 1))
+    return np.asarray((ranks + 1) // 2 * np.where(ranks % 2, 1, -1) * step, float)
 
 
 def _with_groups(patients: pd.DataFrame) -> pd.DataFrame:
@@ -224,6 +229,7 @@ def _draw_legend(axes: Axes, shown: list[str], groups: list[str]) -> None:
 def _draw_panel(
     axes: Axes, table: pd.DataFrame, groups: list[str], marker: str, titles: dict[str, str]
 ) -> None:
+    apart = _POINT_SHARE * float(table[marker].max())
     for position, group in enumerate(groups):
         rows = table[(table["group"] == group) & table[marker].notna()]
         values = rows[marker].to_numpy(dtype=float)
@@ -235,7 +241,7 @@ def _draw_panel(
                 boxprops={"color": "#BBBBBB"}, medianprops={"color": _INK, "linewidth": 1.6},
             )  # fmt: skip
         shape, color = _style(group, groups)
-        for patient, value, shift in zip(rows["patient"], values, spread_points(values), strict=True):
+        for patient, value, shift in zip(rows["patient"], values, spread_points(values, apart), strict=True):
             gid = f"point{len(titles)}"
             titles[gid] = f"{patient}: {marker} {value:.3f}"
             _draw_point(axes, position + shift, value, shape, color, gid)
