@@ -4,7 +4,8 @@ python benchmarks/qc_artefacts.py [--rendered 6] [--slides OUT/*/*.svs]
 
 Sections are rendered with varied stain, light and tissue, with seeds and settings that set no limit;
 `--slides` adds whole slides, such as sections of real texture that restain.py in ../shared makes. An artefact
-is caught if at least half of its area on tissue is left out, by whatever name.
+is caught if at least half of its area on tissue is left out, by whatever name. `--only pen` plants pen marks
+and nothing else; what good sections lose is told by kind, to pens among them.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ def seed(good: Good) -> np.random.Generator:
     return np.random.default_rng(list(good.name.encode()))
 
 
-def judge_section(good: Good, part: int, parts: int) -> Iterator[dict[str, object]]:
-    """Rows of the good section (with part 0), and of every so many-th artefact on it."""
+def judge_section(good: Good, part: int, parts: int, only: str = "") -> Iterator[dict[str, object]]:
+    """Rows of the good section (with part 0), and of every so many-th artefact on it, of one kind or all."""
     tissue, found = look(good.pixels, MPP, focus=part == 0)
     for kind, mask in {**found, "any": np.any(list(found.values()), axis=0)}.items():
         if part:
@@ -156,7 +157,8 @@ def judge_section(good: Good, part: int, parts: int) -> Iterator[dict[str, objec
         share = float(mask.sum() / tissue.sum())
         yield {"kind": good.kind, "fault": f"none: {kind}", "strength": "", "share": share, "false": share}
     large = fit_mask(tissue, shrink(good.pixels, MPP, 1.0).shape)
-    for name, strength, mpp, plant in [*list_faults(good, large)][part::parts]:
+    faults = [fault for fault in list_faults(good, large) if only in fault[0]]
+    for name, strength, mpp, plant in faults[part::parts]:
         planted = plant()
         truth = fit_mask(planted.mask, tissue.shape) & tissue
         near = cv2.dilate(truth.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
@@ -193,6 +195,7 @@ def main() -> None:
     parser.add_argument(
         "--part", type=int, nargs=2, default=(0, 1), help="of so many: a share of the artefacts"
     )
+    parser.add_argument("--only", default="", help="artefacts with this word in their name, such as pen")
     parser.add_argument("--table", type=Path, nargs="+", help="only tabulate such files")
     args = parser.parse_args()
     if args.table:
@@ -201,7 +204,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for goods in (render_sections(args.rendered, args.seed), read_slides(args.slides, 0.4)):
         for good in goods:
-            rows.extend(judge_section(good, *args.part))
+            rows.extend(judge_section(good, *args.part, args.only))
             if args.out:
                 pd.DataFrame(rows).to_csv(args.out, index=False)
     tabulate(pd.DataFrame(rows))

@@ -17,9 +17,11 @@ from histoquant.geometry import Field, Patch, crop_to_field
 from histoquant.prepare import FieldTask, measure_quality
 from histoquant.protocol import Protocol, QcSettings, validate_protocol
 from histoquant.qc.compression import estimate_jpeg_quality, read_jpeg_quality, scale_to_quality
-from histoquant.qc.focus import measure_blur, measure_blurred_share
+from histoquant.qc.focus import find_steepest, measure_blur, measure_blurred_share
 from histoquant.qc.judge import RULES, judge_quality, measure_field_quality
+from histoquant.qc.ranks import find_quantiles
 from histoquant.qc.staining import (
+    find_envelope,
     measure_angles,
     measure_clipping,
     measure_negative_share,
@@ -220,6 +222,30 @@ def test_a_shade_over_the_field_is_measured_and_stain_is_not(pixels: np.ndarray)
     half[:, 500:] = (230, 200, 150)  # brown alone leaves red as it was
     assert measure_unevenness(half, MPP) == pytest.approx(0, abs=1e-6)
     assert math.isnan(measure_unevenness(pixels[:100, :100], MPP))
+
+
+@given(st.lists(st.floats(-2, 3, width=32), min_size=1, max_size=60))
+def test_quantiles_are_those_of_numpy(values: list[float]) -> None:
+    array, shares = np.array(values, np.float32), [0.0, 0.5, 0.99, 1.0]
+    assert find_quantiles(array, shares) == np.quantile(array, shares).tolist()
+    assert array.tolist() == values
+
+
+def test_blocks_are_those_of_array_split() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (131, 122, 3)).astype(np.uint8)
+    blocks = [block for band in np.array_split(image, 5) for block in np.array_split(band, 4, axis=1)]
+    expected = [np.percentile(block.reshape(-1, 3), 90, axis=0) for block in blocks]
+    np.testing.assert_array_equal(find_envelope(image, 5, 4).reshape(-1, 3), expected)
+
+
+@given(st.integers(0, 50), st.floats(0.0, 0.2))
+def test_the_steepest_edges_are_those_above_the_quantile(seed: int, slope: float) -> None:
+    coarse = np.random.default_rng(seed).exponential(max(slope, 1e-6) ** 2, (40, 31)).astype(np.float32)
+    fine = coarse * np.float32(1.7)
+    steep = coarse >= max(float(np.quantile(coarse, 0.98)), 1e-4)
+    found = find_steepest(fine, coarse)
+    for one, image in zip(found, (fine, coarse), strict=True):
+        np.testing.assert_array_equal(one, image[steep])
 
 
 def test_clipped_pixels_are_counted_except_filling() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 
 _PROBE_UM = 128.0
 _PROBE_MPP = 0.5
+_DENSITY = -np.log10(np.arange(256, dtype=np.float32).clip(1) / np.float32(255))
 
 _TEXTS = {
     "pen": ("under pen or as dark", "min_pen_od", "{limit:g} OD"),
@@ -107,8 +109,9 @@ def _measure_probe(slide: Slide, x_um: float, y_um: float) -> float:
         patch = slide.read(x_um - reach, y_um - reach, _PROBE_UM, _PROBE_UM, _PROBE_MPP)
     except SlideError:
         return float("nan")
-    density = -np.log10(np.maximum(patch.pixels, 1) / np.float32(255)).sum(axis=2) / np.sqrt(3)
-    return measure_blur(np.asarray(density, np.float32), patch.mpp)
+    red, green, blue = cv2.split(cv2.LUT(patch.pixels, _DENSITY))
+    density = np.asarray((red + green + blue) / np.sqrt(3), np.float32)
+    return measure_blur(density, patch.mpp)
 
 
 def _tell(part: Artefact, tissue: Mask, mpp: float, settings: QcSettings) -> dict[str, Any]:

@@ -59,8 +59,12 @@ def estimate_jpeg_quality(pixels: npt.NDArray[np.uint8]) -> float:
     grid = luma[top : top + 8 * rows, left : left + 8 * columns].reshape(rows, 8, columns, 8)
     blocks = grid.transpose(0, 2, 1, 3).reshape(-1, 8, 8)
     coefficients = np.abs(dctn(blocks[:: max(1, len(blocks) // _BLOCKS)], axes=(1, 2), norm="ortho"))
-    ratios = [_find_step(coefficients[:, u, v]) / usual for (u, v), usual in _STEPS.items()]
-    known = [ratio for ratio in ratios if np.isfinite(ratio)]
+    known: list[float] = []
+    for looked_at, ((u, v), usual) in enumerate(_STEPS.items()):
+        if len(known) + len(_STEPS) - looked_at < _LEAST_FREQUENCIES:
+            return float("nan")
+        step = _find_step(coefficients[:, u, v])
+        known += [step / usual] if np.isfinite(step) else []
     return scale_to_quality(float(np.median(known))) if len(known) >= _LEAST_FREQUENCIES else float("nan")
 
 
@@ -106,10 +110,8 @@ def _find_step(sizes: Floats) -> float:
     """
     ordered = np.sort(sizes)
     first = np.searchsorted(ordered, _STEP_GRID / 2)
-    found = float("nan")
-    for step, start in zip(_STEP_GRID.tolist(), first.tolist(), strict=True):
-        if len(ordered) - start < _LEAST_BLOCKS:
-            break
-        if np.cos(2 * np.pi / step * ordered[start:]).mean() > _LEAST_PERIODICITY:
-            found = step
-    return found
+    for step, start in zip(_STEP_GRID[::-1].tolist(), first[::-1].tolist(), strict=True):
+        beyond = ordered[start:]
+        if len(beyond) >= _LEAST_BLOCKS and np.cos(2 * np.pi / step * beyond).mean() > _LEAST_PERIODICITY:
+            return float(step)
+    return float("nan")

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from histoquant.qc.ranks import find_ranks
+
 FloatImage = npt.NDArray[np.float32]
 
 _MPP = 0.5
@@ -122,14 +124,37 @@ def _measure_gradients(density: FloatImage, mpp: float) -> tuple[FloatImage, Flo
 def _square_gradient(image: FloatImage, sigma_px: float) -> FloatImage:
     smooth = cv2.GaussianBlur(image, (0, 0), sigma_px)
     x, y = (cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, ksize=3, scale=1 / 8) for dx in (1, 0))
-    return np.asarray(x * x + y * y, np.float32)
+    np.multiply(x, x, out=x)
+    np.multiply(y, y, out=y)
+    return np.asarray(np.add(x, y, out=x), np.float32)
+
+
+def find_steepest(fine: FloatImage, coarse: FloatImage) -> tuple[FloatImage, FloatImage]:
+    """Find the 2 % of the pixels where the coarse gradient is steepest, as far as they are edges at all.
+
+    Parameters
+    ----------
+    fine, coarse : ndarray of float32, shape (rows, columns)
+        Squares of the gradient after a little and after more blur.
+
+    Returns
+    -------
+    fine, coarse : ndarray of float32, shape (pixels,)
+    """
+    edges = coarse >= _LEAST_GRADIENT**2
+    place = (coarse.size - 1) * (1 - _EDGE_SHARE) - np.count_nonzero(~edges)
+    fine, coarse = fine[edges], coarse[edges]
+    if place <= 0:  # fewer than that are edges
+        return fine, coarse
+    steepest = coarse >= np.float32(find_ranks(coarse, [place])[0])
+    return fine[steepest], coarse[steepest]
 
 
 def _estimate_blur(fine: FloatImage, coarse: FloatImage) -> float:
-    steep = coarse >= max(float(np.quantile(coarse, 1 - _EDGE_SHARE)), _LEAST_GRADIENT**2)
-    if not steep.any():
+    fine, coarse = find_steepest(fine, coarse)
+    if not coarse.size:
         return float("nan")
-    ratio = float(fine[steep].mean() / coarse[steep].mean())
+    ratio = float(fine.mean() / coarse.mean())
     if ratio <= 1:
         return _WIDEST_UM
     square = (_COARSE_UM**2 - ratio * _FINE_UM**2) / (ratio - 1)

@@ -151,7 +151,7 @@ def measure_field_quality(
         "blur_um": blur_um,
         "blurred_share": blurred_share,
         "jpeg_quality": estimate_jpeg_quality(pixels),
-        "clipped_share": measure_clipping(pixels[::2, ::2]),
+        "clipped_share": measure_clipping(pixels, step=2),
         "unevenness": measure_unevenness(pixels, mpp),
         "haematoxylin_background_od": strength.haematoxylin_background,
         "haematoxylin_strong_od": strength.haematoxylin_strong,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from histoquant.qc.ranks import find_quantiles
 from histoquant.stains import FloatImage, Stains, Vector, angle_between
 
 Pixels = npt.NDArray[np.uint8]
@@ -59,12 +61,8 @@ def measure_strength(stains: Stains, tissue: Mask) -> Strength:
     """
     if not tissue.any():
         return Strength(*4 * [float("nan")])
-    found = [
-        float(value)
-        for image in (stains.haematoxylin, stains.dab)
-        for value in np.percentile(image[tissue], [50, 99])
-    ]
-    return Strength(*found)
+    images = (stains.haematoxylin, stains.dab)
+    return Strength(*(value for image in images for value in find_quantiles(image[tissue], (0.5, 0.99))))
 
 
 def measure_negative_share(stains: Stains, tissue: Mask) -> float:
@@ -84,8 +82,8 @@ def measure_negative_share(stains: Stains, tissue: Mask) -> float:
     """
     if not tissue.any():
         return float("nan")
-    negative = (stains.haematoxylin < _NEGATIVE_OD) | (stains.dab < _NEGATIVE_OD)
-    return float(negative[tissue].mean())
+    negative = (np.minimum(stains.haematoxylin, stains.dab) < _NEGATIVE_OD) & tissue
+    return float(np.count_nonzero(negative) / np.count_nonzero(tissue))
 
 
 def measure_angles(stains: Stains, vectors: tuple[Vector, Vector]) -> tuple[float, float]:
@@ -111,21 +109,24 @@ def measure_angles(stains: Stains, vectors: tuple[Vector, Vector]) -> tuple[floa
     basis = np.stack([first, second, third / np.linalg.norm(third)])
     every = np.s_[::2, ::2]
     images = (stains.haematoxylin[every], stains.dab[every], stains.residual[every])
-    above = np.stack([image - np.median(image) for image in images], axis=-1)
+    above = [image - np.float32(find_quantiles(image.ravel(), (0.5,))[0]) for image in images]
     return (
         _find_angle(above, basis, 0, 4 * stains.mpp**2),
         _find_angle(above, basis, 1, 4 * stains.mpp**2),
     )
 
 
-def _find_angle(above: FloatImage, basis: npt.NDArray[np.float64], own: int, pixel_um2: float) -> float:
+def _find_angle(
+    above: Sequence[FloatImage], basis: npt.NDArray[np.float64], own: int, pixel_um2: float
+) -> float:
+    strong = above[own] > _STRONG_OD
+    chosen = [image[strong] for image in above]
     # The stain must also outweigh the other one: brown rings lie on blue nuclei.
-    outweighs = above[..., own] > _OUTWEIGH[own] * above[..., 1 - own]
-    chosen = above[(above[..., own] > _STRONG_OD) & outweighs]
-    if len(chosen) * pixel_um2 < _LEAST_UM2:
+    outweighs = chosen[own] > _OUTWEIGH[own] * chosen[1 - own]
+    if np.count_nonzero(outweighs) * pixel_um2 < _LEAST_UM2:
         return float("nan")
-    ratios = chosen / chosen[:, own : own + 1]
-    usual = [_find_mode(ratios[:, at]) if at != own else 1.0 for at in range(3)]
+    amount = chosen[own][outweighs]
+    usual = [_find_mode(chosen[at][outweighs] / amount) if at != own else 1.0 for at in range(3)]
     return angle_between(tuple(np.asarray(usual) @ basis), tuple(basis[own]))
 
 
@@ -136,7 +137,7 @@ def _find_mode(ratios: npt.NDArray[np.float32]) -> float:
     return float(edges[best] + edges[best + 1]) / 2
 
 
-def measure_clipping(pixels: Pixels) -> float:
+def measure_clipping(pixels: Pixels, step: int = 1) -> float:
     """Measure the share of pixels with a channel at the end of its range, black or full.
 
     Their stain is unknown: what is black may be any darker. Pure white in all channels is left out, since
@@ -146,6 +147,8 @@ def measure_clipping(pixels: Pixels) -> float:
     ----------
     pixels : ndarray of uint8, shape (rows, columns, 3)
         RGB as read.
+    step : int, optional
+        Look at every so many-th row and column.
 
     Returns
     -------
@@ -157,12 +160,13 @@ def measure_clipping(pixels: Pixels) -> float:
     >>> measure_clipping(np.array([[[0, 90, 90], [80, 90, 90], [255, 255, 255]]], np.uint8))
     0.5
     """
-    red, green, blue = cv2.split(pixels)
+    red, green, blue = (channel[:, ::step] for channel in cv2.split(pixels[::step]))
     low, high = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
     scanned = low < _BRIGHTEST
     if not scanned.any():
         return float("nan")
-    return float(((low <= _DARKEST) | (high == _BRIGHTEST))[scanned].mean())
+    clipped = ((low <= _DARKEST) | (high == _BRIGHTEST)) & scanned
+    return float(np.count_nonzero(clipped) / np.count_nonzero(scanned))
 
 
 def measure_unevenness(pixels: Pixels, mpp: float) -> float:
@@ -191,13 +195,37 @@ def measure_unevenness(pixels: Pixels, mpp: float) -> float:
     design = np.stack([np.ones(x.size), *(part.ravel() for part in (x, y, x * x, x * y, y * y))], axis=1)
     step = max(1, int(2.0 / mpp))
     small = pixels[::step, ::step]
-    envelope = np.array(
-        [
-            np.percentile(part.reshape(-1, 3), _ENVELOPE_PERCENT, axis=0)
-            for band in np.array_split(small, rows)
-            for part in np.array_split(band, columns, axis=1)
-        ]
-    )
-    surface = np.log(np.maximum(envelope, 1.0))
+    surface = np.log(np.maximum(find_envelope(small, rows, columns), 1.0)).reshape(-1, 3)
     fitted = design @ np.linalg.lstsq(design, surface, rcond=None)[0]
     return float(1 - np.exp(-np.ptp(fitted, axis=0).min()))
+
+
+def find_envelope(pixels: Pixels, rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """Find what 90 % of each block are darker than, all blocks of a size at once.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (rows, columns, 3)
+        RGB.
+    rows, columns : int
+        Blocks down and across, as `np.array_split` cuts them.
+
+    Returns
+    -------
+    ndarray of float, shape (rows, columns, 3)
+    """
+    envelope = np.empty((rows, columns, 3))
+    for down, y, high in _share_out(pixels.shape[0], rows):
+        for across, x, wide in _share_out(pixels.shape[1], columns):
+            part = pixels[y, x]
+            blocks = part.reshape(part.shape[0] // high, high, part.shape[1] // wide, wide, 3)
+            if blocks.size:
+                envelope[down, across] = np.percentile(blocks, _ENVELOPE_PERCENT, axis=(1, 3))
+    return envelope
+
+
+def _share_out(length: int, parts: int) -> list[tuple[slice, slice, int]]:
+    """Parts, their pixels and the length of each; those that are a pixel longer come first."""
+    size, longer = divmod(length, parts)
+    edge = longer * (size + 1)
+    return [(np.s_[:longer], np.s_[:edge], size + 1), (np.s_[longer:], np.s_[edge:], size)]
