@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,15 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from histoquant.clumps import list_wholes
+from histoquant.ranks import find_median, find_quantile
 from histoquant.regions import merge_regions
 from histoquant.stains import Stains
 
 FloatImage = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
+Places = npt.NDArray[np.intp]
+"""Pixels by their place in the flat image: gathered from several images, they cost less than a mask."""
 
 MPP = 1.0
 
@@ -25,10 +29,10 @@ MPP = 1.0
 MIN_CONTRAST_OD = 0.006
 NUCLEUS_UM = 17
 NUCLEUS_CONTRAST = 1.5
-MIN_CLEAR = 85.0
-GAP_PERCENTILE = 89.5
-GAP_SHARE = 0.5
-PALEST_FIBERS = 8.0
+MIN_CLEAR = 0.85
+GAP_SHARE = 0.895
+DEPTH_SHARE = 0.5
+PALEST_FIBERS = 0.08
 THRESHOLD_SHARE = 0.45
 DRIFT_UM = 60.0
 DRIFT_STEP = 8
@@ -133,7 +137,7 @@ def _open(image: FloatImage) -> FloatImage:
 def _find_nuclei(image: FloatImage, opened: FloatImage, contrast: float) -> Mask:
     """Small dark spots; never more than a seventh of the image, should the contrast be underrated."""
     excess = _blur(image, 0.8) - opened
-    return np.asarray(excess > max(NUCLEUS_CONTRAST * contrast, float(np.percentile(excess, MIN_CLEAR))))
+    return np.asarray(excess > max(NUCLEUS_CONTRAST * contrast, find_quantile(excess, MIN_CLEAR)))
 
 
 def _paint_over(image: FloatImage, mask: Mask, base: FloatImage) -> FloatImage:
@@ -146,8 +150,8 @@ def _paint_over(image: FloatImage, mask: Mask, base: FloatImage) -> FloatImage:
 def _first_contrast(opened: FloatImage) -> float:
     """Contrast along edges towards what is paler than most tissue."""
     size = tuple(-(-side // 4) for side in reversed(opened.shape))
-    small = cv2.resize(opened, size, interpolation=cv2.INTER_AREA)
-    small = np.minimum(small, np.percentile(small, 95))
+    small = np.asarray(cv2.resize(opened, size, interpolation=cv2.INTER_AREA), np.float32)
+    small = np.minimum(small, np.float32(find_quantile(small, 0.95)))
     if np.ptp(small) == 0:
         return 0.0
     ceiling = np.median(small[small > threshold_otsu(small)])
@@ -168,26 +172,25 @@ def _valleys(image: FloatImage, sigma: float) -> FloatImage:
     return np.asarray(((xx + yy) / 2 + np.sqrt(((xx - yy) / 2) ** 2 + xy**2)) * sigma**2, np.float32)
 
 
-def _sample_gaps(image: FloatImage, nuclei: Mask) -> tuple[Mask, Mask]:
+def _sample_gaps(image: FloatImage, nuclei: Mask) -> tuple[Places, Places]:
     """Pixels in gaps, and pixels a few um beside them."""
-    wide = _dilate(nuclei, 7)
+    clear = ~_dilate(nuclei, 7)
     curve = _valleys(image, 2)
-    free = curve[~wide]
+    free = curve.take(np.flatnonzero(clear))
     if free.size == 0:
-        return np.zeros(image.shape, bool), np.zeros(image.shape, bool)
-    low, high = np.percentile(free, [60, GAP_PERCENTILE])
-    gaps = curve > high
-    beside = _dilate(gaps, 25) & ~_dilate(gaps, 7) & (curve < low)
-    return gaps & ~wide, beside & ~wide
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    gaps = curve > find_quantile(free, GAP_SHARE)
+    beside = _dilate(gaps, 25) & ~_dilate(gaps, 7) & (curve < find_quantile(free, 0.6))
+    return np.flatnonzero(gaps & clear), np.flatnonzero(beside & clear)
 
 
-def _mix(h: FloatImage, d: FloatImage, beside: Mask, gaps: Mask) -> FloatImage:
+def _mix(h: FloatImage, d: FloatImage, beside: Places, gaps: Places) -> FloatImage:
     """Tone along Fisher's linear discriminant, so that drifting background weighs little."""
     samples = []
-    for mask in (beside, gaps):
-        values = np.stack([h[mask], d[mask]]).astype(np.float64)
-        low, high = np.percentile(values, [1, 99], axis=1)
-        samples.append(np.clip(values, low[:, None], high[:, None]))
+    for places in (beside, gaps):
+        values = np.stack([h.take(places), d.take(places)]).astype(np.float64)
+        ends = np.array([[find_quantile(row, share) for share in (0.01, 0.99)] for row in values])
+        samples.append(np.clip(values, ends[:, :1], ends[:, 1:]))
     spread = (np.cov(samples[0]) + np.cov(samples[1])) / 2
     spread += 0.05 * np.diag(np.diag(spread)) + 1e-6 * np.eye(2)
     weights = np.linalg.solve(spread, samples[0].mean(axis=1) - samples[1].mean(axis=1))
@@ -203,11 +206,11 @@ def _learn_tone(h: FloatImage, d: FloatImage, image: FloatImage) -> _Tone | None
         nuclei = _find_nuclei(image, opened, contrast)
         clean = _paint_over(image, _dilate(nuclei, 7), opened)
         gaps, beside = _sample_gaps(clean, nuclei)
-        if gaps.sum() < 50 or beside.sum() < 50:
+        if min(len(gaps), len(beside)) < 50:
             return None
         if not last:
-            beside &= clean > np.median(clean[gaps])
-            if beside.sum() < 50:
+            beside = beside[clean.take(beside) > find_median(clean.take(gaps))]
+            if len(beside) < 50:
                 return None
             image = _mix(h, d, beside, gaps)
             opened = _open(image)
@@ -219,33 +222,37 @@ def _learn_tone(h: FloatImage, d: FloatImage, image: FloatImage) -> _Tone | None
         threshold, contrast = levels
     nuclei = _dilate(_find_nuclei(image, opened, contrast), 5)
     clean = _paint_over(image, nuclei, opened)
-    spread = np.sqrt((smooth[beside].var() + smooth[gaps].var()) / 2) + 1e-9
+    spread = np.sqrt((smooth.take(beside).var() + smooth.take(gaps).var()) / 2) + 1e-9
     level = np.minimum((clean - threshold) / contrast, CLIP).astype(np.float32)
     return _Tone(level, nuclei, float(contrast / spread))
 
 
-def _find_levels(smooth: FloatImage, gaps: Mask, beside: Mask) -> tuple[FloatImage, float] | None:
+def _find_levels(smooth: FloatImage, gaps: Places, beside: Places) -> tuple[FloatImage, float] | None:
     """Threshold between gaps and the palest fibers, following slow drift, and the contrast."""
-    gap = float(np.median(smooth[gaps]))
-    above = smooth[beside & (smooth > gap)]
+    deep, near = smooth.take(gaps), smooth.take(beside)
+    gap = find_median(deep)
+    above = near[near > gap]
     if above.size < 50:
         return None
-    contrast = float(np.median(above)) - gap
+    contrast = find_median(above) - gap
     # Where no gap is visible, the deepest valleys lie inside fibers and must not raise the threshold.
-    weight = (gaps & (smooth < gap + GAP_SHARE * contrast)).astype(np.float32)
+    deepest = deep < gap + DEPTH_SHARE * contrast
+    excess, weight = np.zeros_like(smooth), np.zeros_like(smooth)
+    excess.ravel()[gaps[deepest]] = deep[deepest] - gap
+    weight.ravel()[gaps[deepest]] = 1
     # Drift is slow: a coarse grid does.
     size = tuple(-(-side // DRIFT_STEP) for side in reversed(smooth.shape))
     offset, share = (
         _blur(np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_AREA)), DRIFT_UM / MPP / DRIFT_STEP)
-        for layer in (weight * (smooth - gap), weight)
+        for layer in (excess, weight)
     )
     coarse = offset / (share + DRIFT_PRIOR * float(weight.mean()) + 1e-12)
     drift = np.asarray(cv2.resize(coarse, smooth.shape[::-1], interpolation=cv2.INTER_LINEAR))
-    level = smooth - drift
-    above = level[beside & (level > gap)]
+    near = near - drift.take(beside)
+    above = near[near > gap]
     if above.size < 50:
         return None
-    palest, contrast = float(np.percentile(above, PALEST_FIBERS)), float(np.median(above)) - gap
+    palest, contrast = find_quantile(above, PALEST_FIBERS), find_median(above) - gap
     if contrast < MIN_CONTRAST_OD:
         return None
     return gap + drift + THRESHOLD_SHARE * (palest - gap), contrast
@@ -255,6 +262,11 @@ def _ridges(image: FloatImage) -> FloatImage:
     """Strongest response to elongated second derivatives: gaps are long, noise is not."""
     reach = int(2.2 * RIDGE_LENGTH_UM / MPP)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * MPP
+    around = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REFLECT)
+    shape = tuple(cv2.getOptimalDFTSize(side) for side in around.shape)
+    # One transform of the image serves all angles; kernels are symmetric, so that nothing need be turned.
+    spectrum = cv2.dft(_pad(np.asarray(around, np.float32), shape))
+    rows, columns = (slice(2 * reach, 2 * reach + side) for side in image.shape)
     best = np.full(image.shape, -np.inf, np.float32)
     for angle in np.pi * np.arange(RIDGE_ANGLES) / RIDGE_ANGLES:
         along = (x * np.cos(angle) + y * np.sin(angle)) / RIDGE_LENGTH_UM
@@ -262,15 +274,24 @@ def _ridges(image: FloatImage) -> FloatImage:
         kernel = (across**2 - 1) * np.exp(-(across**2 + along**2) / 2)
         kernel -= kernel.mean()
         kernel /= np.abs(kernel).sum() / 2
-        np.maximum(best, cv2.filter2D(image, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT), out=best)
+        own = cv2.dft(_pad(kernel, shape), nonzeroRows=len(kernel))
+        response = cv2.idft(cv2.mulSpectrums(spectrum, own, 0), flags=cv2.DFT_SCALE)
+        np.maximum(best, response[rows, columns], out=best)
     return best
+
+
+def _pad(image: npt.NDArray[np.floating[Any]], shape: tuple[int, ...]) -> FloatImage:
+    """In the upper left corner of zeros."""
+    padded = np.zeros(shape, np.float32)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded
 
 
 def _trace_gaps(tone: _Tone) -> FloatImage:
     """Evidence of a border, 0 to 1: fine or broad valleys above noise, and open background."""
     evidence = np.zeros(tone.level.shape, np.float32)
     for response in (_ridges(tone.level), _valleys(tone.level, 2.5)):
-        floor = 1.5 * float(np.median(np.maximum(response, 0)))
+        floor = 1.5 * find_median(np.maximum(response, 0))
         evidence = np.maximum(evidence, (response - floor) / RIDGE)
     background = 1 / (1 + np.exp((_blur(tone.level, 1.5) - BACKGROUND) * STEEPNESS))
     return np.asarray(np.clip(np.maximum(evidence, background), 0, 1), np.float32)
@@ -281,7 +302,7 @@ def _find_inside(tone: _Tone, density: FloatImage) -> Mask:
     mask = _smooth(tone.level) > 0
     # Where gaps are known by their brown, glass is as little brown as fibers are.
     fibers = density[mask & (density > MIN_CONTRAST_OD)]
-    mask &= density > (GLASS_SHARE * float(np.median(fibers)) if fibers.size else 0.0)
+    mask &= density > (GLASS_SHARE * find_median(fibers) if fibers.size else 0.0)
     mask = np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disc(5)) > 0)
     outside = label(~mask, connectivity=1)
     small = np.bincount(outside.ravel()) < 150
