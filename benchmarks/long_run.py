@@ -1,9 +1,10 @@
 """A hundred default fields, by pools and by a dask cluster in turn: `python benchmarks/long_run.py`.
 
 Every section is five default fields of one rendered slide, drawn by its own seed. Order: two workers, a
-cluster of two, one worker, and back. The tables must be the same to the byte, or this fails. Time per
-field is that between the first and the last field of a run, as events.jsonl tells: what starts and ends a
-run is apart.
+cluster of two, one worker, two runs at once of one worker each, and back. The two runs share nothing but
+the machine, and say what a second worker can give on it. The tables must be the same to the byte, or this
+fails. Time per field is that between the first and the last field of a run, as events.jsonl tells: what
+starts and ends a run is apart.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from histoquant.synthetic.settings import LayoutSettings
 
 FIELDS = 5
 STUDY_FIELDS = 29 * 3 * 10
-ORDER = ("two workers", "cluster of two", "one worker", "cluster of two", "two workers")
+START_S = 60.0
+FORTH = ("two workers", "cluster of two", "one worker", "two runs at once")
+ORDER = FORTH + FORTH[::-1]
 
 
 class Outcome(NamedTuple):
@@ -37,7 +40,7 @@ class Outcome(NamedTuple):
 
     tables: list[bytes]
     fields: int
-    between_s: float
+    each_s: float
     clock_s: float
 
 
@@ -63,8 +66,7 @@ def start_cluster(workers: int, folder: Path) -> Iterator[str]:
         for module, *words in (begin, work):
             command = [*dask[:2], f"{dask[2]}.{module}", *words, *place]
             processes.append(subprocess.Popen(command, **quiet))
-            while not told.is_file():
-                time.sleep(0.2)
+            wait_for(told)
         time.sleep(15)
         yield json.loads(told.read_text())["address"]
     finally:
@@ -74,16 +76,35 @@ def start_cluster(workers: int, folder: Path) -> Iterator[str]:
         told.unlink(missing_ok=True)
 
 
-def run(table: Path, protocol: Path, out: Path, *how: object) -> Outcome:
-    """Run a study; how long it took, as a whole and from its first field to its last."""
-    words = [sys.executable, "-m", "histoquant", "run", table, "--out", out, "--protocol", protocol]
+def wait_for(file: Path) -> None:
+    """Wait until the scheduler has told its address."""
+    late = time.monotonic() + START_S
+    while not file.is_file():
+        if time.monotonic() > late:
+            raise SystemExit(f"the scheduler did not start within {START_S:.0f} s")
+        time.sleep(0.2)
+
+
+def run(table: Path, protocol: Path, outs: list[Path], *how: object) -> Outcome:
+    """Run a study into each folder, all at once; how long that took, and a field between first and last."""
+    words = [sys.executable, "-m", "histoquant", "run", table, "--protocol", protocol, "--quiet", *how]
     began = time.monotonic()
-    subprocess.run([*map(str, words), "--quiet", *map(str, how)], check=True)
+    runs = [subprocess.Popen([*map(str, words), "--out", str(out)]) for out in outs]
+    failed = sum(process.wait() != 0 for process in runs)
+    if failed:
+        raise SystemExit("a run failed")
     clock_s = time.monotonic() - began
+    paces = [pace_fields(out) for out in outs]
+    tables = [(out / name).read_bytes() for out in outs[:1] for name in TABLES]
+    rate = sum(1 / each for _, each in paces)
+    return Outcome(tables, sum(fields for fields, _ in paces), 1 / rate, clock_s)
+
+
+def pace_fields(out: Path) -> tuple[int, float]:
+    """Fields of a run, and the seconds of one."""
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     times = [datetime.fromisoformat(e["time"]) for e in events if e["event"] == "field_measured"]
-    between = (times[-1] - times[0]).total_seconds()
-    return Outcome([(out / name).read_bytes() for name in TABLES], len(times), between, clock_s)
+    return len(times), (times[-1] - times[0]).total_seconds() / (len(times) - 1)
 
 
 def main() -> None:
@@ -98,26 +119,19 @@ def main() -> None:
         protocol = folder / "protocol.toml"
         protocol.write_text(f"[fields]\ncount = {FIELDS}\n")
         for turn, kind in enumerate(ORDER):
-            out = folder / str(turn)
+            outs = [folder / f"{turn}-{number}" for number in range(2 if kind == "two runs at once" else 1)]
             if kind == "cluster of two":
                 with start_cluster(2, folder) as address:
-                    found = run(table, protocol, out, "--scheduler", address)
+                    found = run(table, protocol, outs, "--scheduler", address)
             else:
-                found = run(table, protocol, out, "--workers", 2 if kind == "two workers" else 1)
+                found = run(table, protocol, outs, "--workers", 2 if kind == "two workers" else 1)
             outcomes.append((kind, found))
             print(kind, f"{found.clock_s:.0f} s", file=sys.stderr, flush=True)
     if any(found.tables != outcomes[0][1].tables for _, found in outcomes):
         raise SystemExit("the runs gave different tables")
     costs = pd.DataFrame(
-        [
-            {
-                "run": kind,
-                "fields": found.fields,
-                "each": found.between_s / (found.fields - 1),
-                "clock": found.clock_s,
-            }
-            for kind, found in outcomes
-        ]
+        [(kind, found.fields, found.each_s, found.clock_s) for kind, found in outcomes],
+        columns=["run", "fields", "each", "clock"],
     )
     each = costs.groupby("run")["each"].mean()
     costs["each"], costs["clock"] = costs["each"].map("{:.2f}".format), costs["clock"].map("{:.0f}".format)
@@ -125,6 +139,7 @@ def main() -> None:
     print("Tables the same to the byte. First to last field:")
     print(f"- cluster of two / two workers: {each['cluster of two'] / each['two workers']:.2f}")
     print(f"- one worker / two workers: {each['one worker'] / each['two workers']:.2f}")
+    print(f"- one worker / two runs at once: {each['one worker'] / each['two runs at once']:.2f}")
     minutes = each["two workers"] * STUDY_FIELDS / 60
     print(f"- {STUDY_FIELDS} fields by two workers, extrapolated: {minutes:.0f} min")
 
