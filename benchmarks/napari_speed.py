@@ -6,8 +6,7 @@ threads), which other work on the machine does not lengthen. Every question is a
 
 threshold  a new threshold in Tune, from the value set to the window drawn anew, one default field
 open       a slide of 40,000 x 40,000 px, from the call to the first picture, and the memory of the process;
-           the plugin's own loading is in it, `distributed`, which dask loads where it finds it and
-           histoquant[napari] does not install, is not
+           the plugin's own loading is in it
 pan        a frame while the view moves over 10,000 cells and 3,000 fibers shown, as labels and points;
            then over nothing and over one layer at a time. A frame is everything until the window has come
            to rest, with the number of times its picture was drawn for it
@@ -24,10 +23,12 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIDE_PX, TILE_PX, MPP = 40_000, 512, 0.25
 CELLS, FIBERS = 10_000, 3_000
@@ -153,7 +154,6 @@ def ask_open(folder: Path) -> dict[str, Any]:
     viewer = open_window()
     from qtpy.QtTest import QTest
 
-    sys.modules.setdefault("distributed", None)  # type: ignore[arg-type]  # as if it were not installed
     draw_frame(viewer)
     before = read_memory_mb()
     start = Start()
@@ -230,6 +230,8 @@ def move_view(viewer: Any, shown: list[str], frames: int) -> dict[str, Any]:
 
 def make_objects(number: int, kind: str, rng: np.random.Generator) -> pd.DataFrame:
     """Rows as objects.parquet has them, over 3 mm."""
+    import pandas as pd  # not above: it was part of what the plugin loaded for a slide
+
     from histoquant.objects import OBJECT_COLUMNS
 
     counted = rng.random(number) < 0.8

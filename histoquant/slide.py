@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Literal, Self
 
 import cv2
 import numpy as np
@@ -19,9 +19,7 @@ import numpy as np
 from histoquant.backends import Backend, Level, Rgb, open_backend
 from histoquant.errors import ScaleError, SlideError
 from histoquant.geometry import PLAUSIBLE_MPP, Patch
-
-if TYPE_CHECKING:
-    import dask.array
+from histoquant.lazy import LazyArray
 
 Kind = Literal["slide", "field"]
 
@@ -30,7 +28,6 @@ FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _GIVE_MPP = "give --mpp, or the column mpp of the study table"
 _BAND_PIXELS = 64_000_000
 _SAME_SCALE = 1.01
-_TILE_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -157,29 +154,19 @@ class Slide:
         base = require_mpp(self)
         return self.read(0.0, 0.0, self.width_px * base, self.height_px * base, mpp)
 
-    def pyramid(self) -> list[dask.array.Array]:
+    def pyramid(self) -> list[LazyArray]:
         """The levels as lazy arrays, read tile by tile until the slide is closed.
 
         Returns
         -------
-        list of dask.array.Array of uint8, shape (rows, columns, 3)
+        list of LazyArray of uint8, shape (rows, columns, 3)
             From fine to coarse. The file is closed when neither they nor the slide are in use.
         """
         weakref.finalize(self, self._backend.close)
-        return [self._lazy_level(index, level) for index, level in enumerate(self.levels)]
-
-    def _lazy_level(self, index: int, level: Level) -> dask.array.Array:
-        import dask.array  # half a second, and no command needs it
-
-        def read_block(block_info: dict[Any, Any]) -> Rgb:
-            (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
-            return self._read_level(index, x0, y0, x1 - x0, y1 - y0)
-
-        chunks = dask.array.core.normalize_chunks(
-            (_TILE_PX, _TILE_PX, 3), shape=(level.height_px, level.width_px, 3)
-        )
-        meta = np.empty((0, 0, 0), np.uint8)
-        return dask.array.map_blocks(read_block, chunks=chunks, dtype=np.uint8, meta=meta)
+        return [
+            LazyArray((level.height_px, level.width_px, 3), np.uint8, partial(self._read_level, index))
+            for index, level in enumerate(self.levels)
+        ]
 
     def _read_level(self, level: int, x: int, y: int, width: int, height: int) -> Rgb:
         try:

@@ -14,7 +14,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 ORDER = (
     # what every stage speaks in
-    *("errors", "geometry", "ranks", "protocol", "tiles", "backends", "sheets"),
+    *("errors", "geometry", "ranks", "protocol", "lazy", "tiles", "backends", "sheets"),
     # the one way through
     *(
         "study",

@@ -32,10 +32,10 @@ from napari_histoquant.blinding import (
 )
 from napari_histoquant.choosing import require_path
 from napari_histoquant.docked import HoldingDock
-from napari_histoquant.layers import LayerData
 from napari_histoquant.messages import guard, show_info
 from napari_histoquant.refreshing import refresh_layer
 from napari_histoquant.scene import find_layer, put_layer
+from napari_histoquant.slides import LayerData
 
 _ACTIONS = (
     ("fiber", "Fiber", "F", "A fiber that lies more than half inside, where the pointer is."),

@@ -10,7 +10,8 @@ import pandas as pd
 from histoquant.errors import HistoquantError
 from histoquant.geometry import Field, Patch
 from histoquant.reading import KINDS, FieldReading, Kind, Mark
-from napari_histoquant.layers import KEY, UNITS, LayerData, outline_box
+from napari_histoquant.layers import outline_box
+from napari_histoquant.slides import KEY, UNITS, LayerData
 
 PICTURE, EDGE, MARKS = "picture", "edge of the field", "marks"
 _COLORS = {"fiber": "#009e73", "positive": "#d55e00", "negative": "#0072b2", "uncertain": "#f0e442"}

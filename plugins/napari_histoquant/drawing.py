@@ -19,8 +19,9 @@ from histoquant.prepare import Prepared, prepare_section
 from histoquant.protocol import Protocol, load_protocol, validate_protocol
 from histoquant.results import read_json, write_bytes
 from histoquant.study import Section, Source
-from napari_histoquant.layers import FIELDS, KEY, show_fields
+from napari_histoquant.layers import FIELDS, show_fields
 from napari_histoquant.scene import OpenSlide, find_layer, put_layer
+from napari_histoquant.slides import KEY
 
 STUDY = "study.csv"
 

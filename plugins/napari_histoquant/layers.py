@@ -14,50 +14,15 @@ import pandas as pd
 
 from histoquant.geometry import Field
 from histoquant.pictures import STYLES, VERMILLION, classify_objects
-from histoquant.slide import Slide
+from napari_histoquant.slides import KEY, UNITS, LayerData, place_image
 
-LayerData = tuple[Any, dict[str, Any], str]
-KEY = "histoquant"
-"""Key of a layer's metadata under which the plugin keeps what it knows of it."""
 FIELDS, POSITIVE, FIBERS, CELLS = "fields", "positive cells", "fibers", "cells"
-UNITS = ("um", "um")
 EDGE_UM = 4.0
 _CELL_UM = 7.0
 _POINT_COLUMNS = (
     *("object", "field", "counted", "straddling", "dab_od", "confidence", "nucleus", "place", "fiber"),
     "reason",
 )
-
-
-def show_slide(slide: Slide, name: str, offset_um: tuple[float, float] = (0.0, 0.0)) -> LayerData:
-    """Show a slide as a lazy multiscale image.
-
-    Parameters
-    ----------
-    slide : Slide
-        Stays open as long as the layer lives, since tiles are read when they are looked at.
-    name : str
-        Of the layer.
-    offset_um : tuple of float, optional
-        x and y of its upper left corner in the world.
-
-    Returns
-    -------
-    tuple
-        Data, properties, `image`. Without a pixel size the world's unit is the pixel.
-    """
-    known = slide.mpp is not None
-    about = {"kind": "slide", "path": str(slide.path), "mpp": slide.mpp, "problems": list(slide.problems)}
-    properties = {
-        "name": name,
-        "rgb": True,
-        "multiscale": True,
-        "metadata": {KEY: about},
-        **_place(*offset_um, slide.mpp or 1.0),
-    }
-    if not known:
-        properties["units"] = ("pixel", "pixel")
-    return slide.pyramid(), properties, "image"
 
 
 def show_fields(fields: Sequence[Field], rows: pd.DataFrame | None = None) -> LayerData:
@@ -176,7 +141,7 @@ def show_labels(
         "colormap": colors,
         "opacity": 0.45,
         "metadata": {KEY: {"kind": name}},
-        **_place(x_um, y_um, mpp),
+        **place_image(x_um, y_um, mpp),
     }
     return list(levels), properties, "labels"
 
@@ -188,14 +153,9 @@ def show_mask(mask: npt.NDArray[np.bool_], name: str, color: str, mpp: float) ->
         "colormap": {None: "transparent", 0: "transparent", 1: color},
         "opacity": 0.35,
         "metadata": {KEY: {"kind": name}},
-        **_place(0.0, 0.0, mpp),
+        **place_image(0.0, 0.0, mpp),
     }
     return mask.astype(np.uint8), properties, "labels"
-
-
-def _place(x_um: float, y_um: float, mpp: float) -> dict[str, Any]:
-    """Scale and place; napari counts from the center of the first pixel, we from its corner."""
-    return {"scale": (mpp, mpp), "translate": (y_um + mpp / 2, x_um + mpp / 2), "units": UNITS}
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from histoquant.serial.landmarks import LEAST, Landmarks, fit_landmarks
 from histoquant.serial.register import Registration
 from histoquant.serial.transform import Transform, make_affine, map_points, unmap_points
 from histoquant.slide import open_slide
-from napari_histoquant.layers import KEY, UNITS, LayerData, show_slide
+from napari_histoquant.slides import KEY, UNITS, LayerData, show_slide
 
 SECTION, ON_REFERENCE, ON_SECTION = "serial section", "landmarks on the reference", "landmarks on the section"
 Place = tuple[float, float]

@@ -11,7 +11,8 @@ import pandas as pd
 
 from histoquant.pictures import GREY, VERMILLION
 from histoquant.revise import RevisedField, StoredField
-from napari_histoquant.layers import CELLS, FIBERS, KEY, POSITIVE, UNITS, LayerData, show_labels
+from napari_histoquant.layers import CELLS, FIBERS, POSITIVE, show_labels
+from napari_histoquant.slides import KEY, UNITS, LayerData
 
 REJECTED, MEANT, DRAWING = "rejected", "under review", "drawing"
 Points = npt.NDArray[np.float64]

@@ -10,12 +10,13 @@ from qtpy.QtCore import QTimer
 
 from napari_histoquant.background import start
 from napari_histoquant.drawing import describe_drawn, find_drawn
-from napari_histoquant.layers import FIELDS, KEY
+from napari_histoquant.layers import FIELDS
 from napari_histoquant.measuring import Measurement, Result, describe_result
 from napari_histoquant.messages import guard, show_info
 from napari_histoquant.notes import make_note
 from napari_histoquant.opening import replace_layers
 from napari_histoquant.scene import find_layer, get_kind
+from napari_histoquant.slides import KEY
 
 _LOOK_MS = 100
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import dask.array
 import numpy as np
 import numpy.typing as npt
 
+from histoquant.lazy import LazyArray
+
 Labels = npt.NDArray[np.int32]
-_TILE_PX = 1024
 _SMALLEST_PX = 512
 
 
@@ -28,7 +27,7 @@ class Piece:
 class Mosaic:
     """Levels of a mosaic, from fine to coarse, and the place of its upper left corner, um."""
 
-    levels: tuple[dask.array.Array, ...]
+    levels: tuple[LazyArray, ...]
     x_um: float
     y_um: float
 
@@ -61,16 +60,14 @@ def join_pieces(pieces: Sequence[Piece], mpp: float) -> Mosaic:
         step *= 2
 
 
-def _make_level(placed: Sequence[tuple[int, int, Labels]], shape: tuple[int, int], step: int) -> Any:
-    def paint(block_info: dict[Any, Any]) -> Labels:
-        (top, bottom), (left, right) = block_info[None]["array-location"]
-        canvas = np.zeros((bottom - top, right - left), np.int32)
+def _make_level(placed: Sequence[tuple[int, int, Labels]], shape: tuple[int, int], step: int) -> LazyArray:
+    def paint(left: int, top: int, width: int, height: int) -> Labels:
+        canvas = np.zeros((height, width), np.int32)
         for row, column, labels in placed:
             _paste(canvas, labels, row - top * step, column - left * step, step)
         return canvas
 
-    chunks = dask.array.core.normalize_chunks((_TILE_PX, _TILE_PX), shape=shape)
-    return dask.array.map_blocks(paint, chunks=chunks, dtype=np.int32, meta=np.empty((0, 0), np.int32))
+    return LazyArray(shape, np.int32, paint)
 
 
 def _paste(canvas: Labels, labels: Labels, row: int, column: int, step: int) -> None:

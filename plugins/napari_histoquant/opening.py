@@ -11,9 +11,9 @@ from napari.layers import Layer
 
 from histoquant.errors import HistoquantError
 from napari_histoquant.choosing import offer_choices, require_path, take_path
-from napari_histoquant.layers import KEY
 from napari_histoquant.messages import guard
 from napari_histoquant.reader import read_layers
+from napari_histoquant.slides import KEY
 
 _FILES = "*.svs *.ndpi *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.dcm *.tif *.tiff *.png *.jpg *.jpeg"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from histoquant.slide import open_slide
-from napari_histoquant.layers import LayerData, show_slide
 from napari_histoquant.messages import show_info, show_warning, tell_errors
+from napari_histoquant.slides import LayerData, show_slide
 
 Reader = Callable[[str], list[LayerData] | list[tuple[None]]]
 NOTHING: list[tuple[None]] = [(None,)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_histoquant.layers import KEY, LayerData
 from napari_histoquant.scene import find_layer, put_layer
+from napari_histoquant.slides import KEY, LayerData
 
 REVIEW = "review"
 """Key under which a layer says that it belongs to a review."""

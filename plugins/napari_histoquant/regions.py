@@ -17,7 +17,7 @@ from histoquant.annotations import Region, encode_regions, judge_area
 from histoquant.errors import AnnotationError
 from histoquant.pictures import GREEN, VERMILLION
 from histoquant.results import write_bytes
-from napari_histoquant.layers import KEY, UNITS, LayerData
+from napari_histoquant.slides import KEY, UNITS, LayerData
 
 REGIONS = "regions"
 KEEP, EXCLUDE = "Keep", "Exclude"

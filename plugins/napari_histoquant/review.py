@@ -26,13 +26,14 @@ from histoquant.errors import EditError, HistoquantError
 from napari_histoquant.background import start
 from napari_histoquant.describing import describe_counts, describe_last, describe_object, list_queue
 from napari_histoquant.docked import HoldingDock
-from napari_histoquant.layers import EDGE_UM, FIELDS, KEY
+from napari_histoquant.layers import EDGE_UM, FIELDS
 from napari_histoquant.marking import DRAWING, show_drawing, show_meant, show_review
 from napari_histoquant.messages import guard, show_info, show_warning
 from napari_histoquant.refreshing import refresh_layer
 from napari_histoquant.reviewing import Review, require_object
 from napari_histoquant.scene import find_layer, get_kind
 from napari_histoquant.sections import list_measured
+from napari_histoquant.slides import KEY
 
 Place = tuple[float, float]
 _CELL_RADIUS_UM = 4.5

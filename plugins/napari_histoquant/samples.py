@@ -22,9 +22,9 @@ from histoquant.synthetic import (
     write_section,
     write_truth,
 )
-from napari_histoquant.layers import KEY, UNITS, LayerData, show_slide
 from napari_histoquant.messages import tell_errors
 from napari_histoquant.reader import NOTHING
+from napari_histoquant.slides import KEY, UNITS, LayerData, show_slide
 
 SIZE_UM = (1800.0, 1600.0)
 _NAME = "sample"

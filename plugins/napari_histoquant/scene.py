@@ -9,7 +9,7 @@ from typing import Any
 from napari.layers import Layer
 
 from histoquant.errors import HistoquantError, ScaleError
-from napari_histoquant.layers import KEY, LayerData
+from napari_histoquant.slides import KEY, LayerData
 
 
 @dataclass(frozen=True)

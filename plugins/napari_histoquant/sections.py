@@ -18,14 +18,12 @@ from histoquant.slide import open_slide
 from napari_histoquant.layers import (
     CELLS,
     FIBERS,
-    KEY,
-    LayerData,
     show_fields,
     show_labels,
     show_points,
-    show_slide,
 )
 from napari_histoquant.mosaic import Piece, join_pieces
+from napari_histoquant.slides import KEY, LayerData, show_slide
 
 _GAP_UM = 200.0
 _PLACE = ("shape", "center_x_um", "center_y_um", "width_um", "height_um")

@@ -13,7 +13,6 @@ from histoquant.errors import HistoquantError
 from histoquant.serial.blocks import Block, read_blocks
 from histoquant.serial.landmarks import read_landmarks, save_landmarks
 from napari_histoquant.choosing import offer_choices, require_path
-from napari_histoquant.layers import KEY
 from napari_histoquant.linking import (
     SECTION,
     Linked,
@@ -28,6 +27,7 @@ from napari_histoquant.messages import guard, show_info
 from napari_histoquant.notes import make_note
 from napari_histoquant.refreshing import refresh_layer
 from napari_histoquant.scene import find_layer, put_layer
+from napari_histoquant.slides import KEY
 
 
 class SerialWidget(Container):

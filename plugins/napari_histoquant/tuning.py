@@ -20,7 +20,7 @@ from histoquant.protocol import Protocol, Vector, validate_protocol
 from histoquant.results import write_bytes
 from histoquant.stains import Stains
 from napari_histoquant.drawing import Drawn
-from napari_histoquant.layers import KEY, UNITS, LayerData
+from napari_histoquant.slides import KEY, UNITS, LayerData
 
 HAEMATOXYLIN, DAB, CANDIDATES = "haematoxylin", "DAB", "cells to call"
 _RING_UM = 16.0

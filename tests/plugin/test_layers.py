@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 from napari.layers import Layer
-from napari_histoquant.layers import KEY, outline_box, show_fields, show_points
+from napari.layers._layer_actions import _duplicate_layer, _split_rgb
+from napari_histoquant.layers import outline_box, show_fields, show_points
 from napari_histoquant.mosaic import Piece, join_pieces
 from napari_histoquant.opening import add_layers, replace_layers
 from napari_histoquant.reader import NOTHING, get_reader, read, read_layers
 from napari_histoquant.samples import render_sample, show_sample
 from napari_histoquant.sections import list_measured, open_section
+from napari_histoquant.slides import KEY
 from PIL import Image
 
 from histoquant import results
@@ -38,6 +42,41 @@ def test_a_slide_is_lazy_and_lies_in_micrometres(study: Path) -> None:
     with open_slide(path) as slide:
         expected = slide.read(100.0, 50.0, 8.0, 4.0).pixels
     np.testing.assert_array_equal(np.asarray(levels[0][100:108, 200:216]), expected)
+
+
+def test_a_lazy_slide_stands_what_napari_does_with_a_layer(study: Path) -> None:
+    layer = Layer.create(*read_layers(study / "slides" / "P01-CD19.svs")[0])
+    coarse = np.asarray(layer.data[-1])
+    np.testing.assert_array_equal(layer._slice.image.raw, coarse)
+    assert layer.thumbnail[..., :3].std() > 0
+    viewer = ViewerModel()
+    viewer.layers.append(layer)
+    _duplicate_layer(viewer.layers)
+    copied = viewer.layers[1]
+    assert copied.data[0] is layer.data[0]
+    viewer.layers.selection.active = copied
+    _split_rgb(viewer.layers)
+    assert [one.name.split()[0] for one in viewer.layers] == ["P01-CD19.svs"] * 4
+    for channel, one in enumerate(viewer.layers[1:]):
+        assert [level.shape for level in one.data] == [(1400, 1400), (350, 350), (88, 88)]
+        np.testing.assert_array_equal(np.asarray(one.data[-1]), coarse[..., channel])
+    for one in viewer.layers:
+        one.histogram.mode = "full"
+        assert one.histogram.counts.sum() > 0
+
+
+def test_neither_tables_nor_dask_are_loaded_to_see_a_slide(study: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from napari.components import ViewerModel
+        from napari_histoquant.opening import add_layers
+        add_layers(ViewerModel(), Path(sys.argv[1]))
+        found = {"pandas", "dask.array"} & set(sys.modules)
+        sys.exit(f"loaded: {found}" if found else 0)"""
+    words = [sys.executable, "-W", "ignore", "-c", code, study / "slides" / "P01-CD19.svs"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_a_slide_without_pixel_size_opens_in_pixels_and_says_so(tmp_path: Path, messages: list[str]) -> None:

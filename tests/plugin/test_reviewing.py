@@ -16,13 +16,14 @@ import pytest
 import shapely
 from napari.components import ViewerModel
 from napari_histoquant.describing import describe_counts, describe_last, describe_object, list_queue
-from napari_histoquant.layers import KEY, POSITIVE
+from napari_histoquant.layers import POSITIVE
 from napari_histoquant.marking import REJECTED, show_meant, show_review
 from napari_histoquant.opening import add_layers
 from napari_histoquant.refreshing import refresh_layer
 from napari_histoquant.review import find_offset, find_section
 from napari_histoquant.reviewing import Review, require_object
 from napari_histoquant.scene import find_layer
+from napari_histoquant.slides import KEY
 
 from histoquant.edits import make_change
 from histoquant.errors import EditError, HistoquantError, ResultsError
