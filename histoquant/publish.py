@@ -9,11 +9,11 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 
 from histoquant import __version__, results
+from histoquant.compared import read_comparisons
 from histoquant.counts import explain_section, judge_section
 from histoquant.errors import ResultsError
 from histoquant.fibers import identify_segmenter
@@ -61,7 +61,6 @@ _OBJECT_COLUMNS = (
     ),
     "dab_od",
 )
-_AGREEMENT_COLUMNS = ("marker", "level", "quantity", "measure", "n", "estimate", "ci_low", "ci_high")
 TABLES = {
     "fields": FIELD_COLUMNS,
     "sections": SECTION_COLUMNS,
@@ -253,7 +252,8 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
     notes += _note_longitudinal(objects)
     sensitivity = try_thresholds(objects, fields, sections, protocol)
     negative, unread_controls = read_objects(path, fields, sections, protocol, reviewer, "negative")
-    notes += [*unread, *unread_controls]
+    compared = read_comparisons(path, fields, reviewer)
+    notes += [*unread, *unread_controls, *compared.notes]
     thresholds = suggest_thresholds(negative, sections, protocol.markers)
     results.write_table(folder / "sensitivity.csv", sensitivity)
     tried = results.read_vectors(path, sections) if reviewer is None else None
@@ -280,34 +280,14 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
             sensitivity=sensitivity,
             vectors=None if tried is None else (by_vectors, tried[0]),
             thresholds=thresholds,
-            validations=_read_validations(path, reviewer),
-            readings=_read_comparisons(path, "blinded ") if reviewer is None else {},
+            validations=compared.validations,
+            readings=compared.readings,
             reviewer=reviewer,
             notes=tuple(notes),
         )
     )
     results.write_bytes(folder / "report.html", page.encode())
     return folder / "report.html"
-
-
-def _read_validations(path: Path, reviewer: str | None) -> dict[str, pd.DataFrame]:
-    """agreement.csv of every comparison of the run, or of a reviewer, by the link to its page."""
-    if reviewer is not None:
-        return _read_comparisons(path, encode_name(f"{reviewer} against -")[:-1], "../../")
-    return _read_comparisons(path, "", place="validation")
-
-
-def _read_comparisons(
-    path: Path, start: str, up: str = "", place: str = "readers"
-) -> dict[str, pd.DataFrame]:
-    """agreement.csv of the comparisons in a folder whose names begin so."""
-    return {
-        f"{up}{place}/{quote(page.parent.name)}/validation.html": results.read_table(
-            page.with_name("agreement.csv"), _AGREEMENT_COLUMNS
-        )
-        for page in sorted((path / place).glob("*/validation.html"))
-        if page.parent.name.startswith(start)
-    }
 
 
 def read_objects(

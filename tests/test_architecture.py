@@ -44,6 +44,7 @@ ORDER = (
         "prepare",
         "pipeline",
         "report",
+        "compared",
         "publish",
         "executors",
         "cluster",

@@ -268,6 +268,19 @@ def test_what_is_left_out_is_told(measured: Path, tmp_path: Path) -> None:
         validate_run(run, tmp_path / "far.csv")
 
 
+def test_counts_of_fields_drawn_anew_are_not_what_was_compared(
+    small_study: Path, measured: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(measured, tmp_path / "run", ignore=shutil.ignore_patterns("validation"))
+    fields = pd.read_csv(run / "fields.csv")
+    fields[["section", "field", "fibers", "positive_cells"]].to_csv(tmp_path / "Li.csv", index=False)
+    assert invoke("validate", run, tmp_path / "Li.csv").returncode == 0
+    words = ("--protocol", small_study / "PROTOCOL.toml", "--workers", 1, "--seed", 5)
+    assert invoke("run", small_study / "STUDY.csv", "--out", run, *words).returncode == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "validation/Li" not in page and "The comparison Li is not shown" in page
+
+
 def test_outlines_from_another_corner_are_refused(measured: Path) -> None:
     protocol = validate_protocol({"geojson_from_bounds": True}, "test")
     fields = pd.read_csv(measured / "fields.csv")
