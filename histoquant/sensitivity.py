@@ -61,10 +61,12 @@ def try_thresholds(
     DataFrame
         Columns `SENSITIVITY_COLUMNS`: rows `ratio` (mean cells per fiber over the patients, of every group),
         `correlation` (Spearman's rho and its P) and `group` (difference of the group means, group_2 - group,
-        and the P of Mann-Whitney), each by factor; as statistics.csv computes P.
+        and the P of Mann-Whitney), each by factor; as statistics.csv computes P. A section none of whose
+        objects are given has no value.
     """
     if objects.empty:
         return pd.DataFrame(columns=list(SENSITIVITY_COLUMNS))
+    fields = fields[fields["section"].isin(objects["section"])]
     marker = objects["section"].map(sections.set_index("section")["marker"])
     used = {name: protocol.markers.get(name, MarkerSettings()).threshold_od for name in marker.unique()}
     threshold = marker.map(used).to_numpy(float)
@@ -103,6 +105,7 @@ def try_vectors(
     """
     if objects.empty:
         return pd.DataFrame(columns=list(SENSITIVITY_VECTORS_COLUMNS))
+    fields = fields[fields["section"].isin(objects["section"])]
     counts = count_half_area(objects["fraction_in_field"]) & objects["kind"].eq("cell")
     cells = objects.loc[counts, ["section", "field", "label", "positive", "countable"]]
     found, rest = {}, (fields, sections, protocol)
@@ -221,7 +224,8 @@ def _compare(patients: pd.DataFrame) -> Iterable[Row]:
     groups = sorted(name for name in patients["group"].unique() if name)
     for marker in markers:
         for group in groups or [""]:
-            values = patients.loc[patients["group"].eq(group), marker].dropna() if group else patients[marker]
+            own = patients[patients["group"].eq(group)] if group else patients
+            values = own[marker].dropna()
             yield _blank("ratio", marker=marker, group=group, n=len(values), estimate_name="mean",
                          estimate=values.mean())  # fmt: skip
     for first, second in combinations(markers, 2):

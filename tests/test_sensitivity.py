@@ -57,6 +57,26 @@ def test_the_thresholds_used_give_the_published_statistics() -> None:
     np.testing.assert_allclose(used.loc[used["analysis"].eq("correlation"), "estimate"], rho)
 
 
+def test_a_section_whose_objects_are_lost_has_no_value() -> None:
+    """Not 0: its cells are unknown."""
+    objects, fields, sections = make_study()
+    left = objects[~objects["section"].isin(["P7-A"])]
+    anew = pd.DataFrame(columns=["section", "field", "label", "vectors", "positive", "countable"])
+    for groups in (sections["group"], ""):
+        own = sections.assign(group=groups)
+        without = own[~own["section"].isin(["P7-A"])]
+        expected = try_thresholds(left, fields, without, PROTOCOL)
+        pd.testing.assert_frame_equal(try_thresholds(left, fields, own, PROTOCOL), expected)
+        ratios = expected.query("analysis == 'ratio' and marker == 'A' and threshold_factor == 1")
+        assert ratios["n"].sum() == 7
+        labelled = left.assign(label=range(len(left)))
+        found = try_vectors(labelled, anew, fields, own, PROTOCOL)
+        np.testing.assert_array_equal(
+            found.loc[found["vectors"].eq("as used"), "estimate"],
+            expected.loc[expected["threshold_factor"].eq(1), "estimate"],
+        )
+
+
 def test_a_higher_threshold_counts_fewer_cells() -> None:
     table = try_thresholds(*make_study(), PROTOCOL)
     for _, own in table[table["analysis"].eq("ratio")].groupby(["marker", "group"]):
