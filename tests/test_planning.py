@@ -21,7 +21,7 @@ from histoquant.planning.components import (
     split_variance,
 )
 from histoquant.protocol import Protocol
-from histoquant.tables import FIELD_COLUMNS
+from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS
 
 # Davies 1947, Statistical methods in research and production: yield of dyestuff, six batches of five.
 DYESTUFF = (
@@ -51,6 +51,8 @@ def make_pilot(folder: Path, patients: int, error: float) -> Path:
         parts.append(table.assign(marker=marker, section=table["patient"] + "-" + marker, status="ok"))
     folder.mkdir()
     pd.concat(parts).reindex(columns=list(FIELD_COLUMNS)).to_csv(folder / "fields.csv", index=False)
+    sections = pd.concat(parts).drop_duplicates("section").reindex(columns=list(SECTION_COLUMNS))
+    sections.to_csv(folder / "sections.csv", index=False)
     run = {"protocol": Protocol().model_dump(mode="json"), "seed": 0, "finished": "2026-01-01T00:00:00Z"}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
@@ -119,6 +121,15 @@ def test_attenuation_is_what_simulation_shows() -> None:
     one, two = (Components(1.0, 1.0, 0.0, variance, n, n, 10 * n) for variance in (5.0, 2.0))
     factor = attenuate(one, two, (10, 10))
     assert np.corrcoef(seen.T)[0, 1] == pytest.approx(rho * factor, abs=0.01)
+
+
+def test_sections_left_out_of_the_statistics_are_left_out_of_a_plan(tmp_path: Path) -> None:
+    run = make_pilot(tmp_path / "pilot", 6, 0.3)
+    sections = pd.read_csv(run / "sections.csv")
+    sections.loc[sections["section"].eq("P00-CD19"), "status"] = "excluded"
+    sections.to_csv(run / "sections.csv", index=False)
+    pilot = plan_study(run).tables["components"].set_index("marker")
+    assert pilot["fields"].to_dict() == {"BAFF-R": 60, "CD19": 50}
 
 
 def test_a_plan_of_a_pilot(tmp_path: Path) -> None:

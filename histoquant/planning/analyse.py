@@ -26,7 +26,7 @@ from histoquant.report.article import Part, build_article
 from histoquant.report.formats import format_count, format_number
 from histoquant.report.table import Column, Table, make_table
 from histoquant.results import open_run, read_table, write_bytes, write_table
-from histoquant.tables import FIELD_COLUMNS
+from histoquant.tables import FIELD_COLUMNS, SECTION_COLUMNS
 
 FIELDS = (5, 10, 15, 20, 30, 40, 60)
 _DRAWS = 2_000
@@ -100,6 +100,10 @@ def plan_study(path: Path, error: float = 0.1, power: float = 0.8, difference: f
     run, _ = read_run(path)
     fields = _read_numbers(path / "fields.csv")
     fields = fields[fields["status"].eq("ok") & fields["control"].eq("") & fields["cells_per_fiber"].notna()]
+    sections = read_table(path / "sections.csv", SECTION_COLUMNS)
+    # A section may be left out as a whole, its fields being ok.
+    used = sections.loc[sections["status"].isin(["ok", "incomplete"]), "section"]
+    fields = fields[fields["section"].isin(used)]
     if not fields["section"].duplicated().any():
         raise ResultsError("has no section with two usable fields", path, "plan from a run of more fields")
     rng = spawn_generator(int(run["seed"]), "plan")
