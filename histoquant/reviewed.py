@@ -174,7 +174,8 @@ def publish_review(path: Path, reviewer: str, page: bool = False) -> tuple[Path,
     reviewer : str
         Whose edits.
     page : bool, optional
-        Write report.html too.
+        Write report.html too; one that is there is always written again, so that it tells what the tables
+        hold.
 
     Returns
     -------
@@ -197,6 +198,7 @@ def publish_review(path: Path, reviewer: str, page: bool = False) -> tuple[Path,
         sections = [_restore_section(row) for row in table.to_dict("records")]
         records = _read_records(path, table)
         folder = results.locate_review(path, reviewer)
+        page = page or (folder / "report.html").exists()
         aside = folder.with_name(f".{folder.name[:100]}.new")
         try:
             shutil.rmtree(aside, ignore_errors=True)

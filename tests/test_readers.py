@@ -21,6 +21,7 @@ from histoquant.protocol import CellSettings, MarkerSettings, Protocol
 from histoquant.publish import publish_report, publish_statistics
 from histoquant.readers import PROGRAM, compare_readers
 from histoquant.results import encode_labels, encode_objects, write_json, write_section, write_table
+from histoquant.reviewed import publish_review
 from histoquant.stains import Stains
 from histoquant.study import Section
 from histoquant.tables import build_fields, build_sections
@@ -149,6 +150,18 @@ def test_the_program_is_compared_with_a_reviewer(run: Path) -> None:
     assert pairs["true_positive_cells"].tolist() == [2, 1, 3, 0, 1, 1]
     assert PROGRAM in (folder / "validation.html").read_text(encoding="utf-8")
     assert "validation/reviewer%20Li/validation.html" in publish_report(run).read_text(encoding="utf-8")
+
+
+def test_a_reviewers_report_outlives_a_comparison(run: Path) -> None:
+    edit_all(run)
+    publish_review(run, "Li", page=True)
+    report = run / "reviewed" / "Li" / "report.html"
+    before = report.read_text(encoding="utf-8")
+    edit(run, "Li", NAMES[0], *call_positive("2c2"))
+    compare_readers(run, "Li", "Wang")
+    after = report.read_text(encoding="utf-8")
+    assert after != before, "it tells what the tables hold now"
+    assert not (run / "reviewed" / "Wang" / "report.html").exists()
 
 
 def test_only_what_both_have_edited_and_use_is_compared(run: Path) -> None:
