@@ -42,7 +42,8 @@ def list_draws(run: Path, section: str) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise FieldsError(f"cannot be read ({error})", path, "mend the file or its permissions") from error
     draws = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not by splitlines: it breaks at signs that a reason may hold, those of a pasted line say.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             draw = json.loads(line)
             if draw["section"] == section:

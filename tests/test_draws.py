@@ -47,6 +47,13 @@ def test_after_a_count_other_fields_need_a_reason(tmp_path: Path) -> None:
     assert last["fields"] == OTHER["fields"]
 
 
+def test_a_reason_may_hold_signs_that_end_lines_elsewhere(tmp_path: Path) -> None:
+    reason = "fold\u2028in field 1,\x85says Li\x0b\nall the same"
+    log_draw(tmp_path, "A-CD19", "A-CD19", FIRST, reason)
+    log_draw(tmp_path, "A-CD19", "A-CD19", OTHER)
+    assert [draw["reason"] for draw in list_draws(tmp_path, "A-CD19")] == [reason, ""]
+
+
 def test_a_damaged_log_is_named_with_its_line(tmp_path: Path) -> None:
     log_draw(tmp_path, "A-CD19", "A-CD19", FIRST)
     with (tmp_path / LOG).open("a") as file:

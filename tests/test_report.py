@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -413,6 +414,13 @@ def test_plots_name_patients_and_keep_their_marks():
     assert "<script" not in groups
     assert 'id="figure' not in scatter
     assert "<style" not in scatter
+
+
+def test_patients_without_a_positive_cell_are_all_seen():
+    patients = pd.DataFrame({"patient": list("abcd"), "group": "g", "X": 0.0})
+    places = re.findall(r'<use xlink:href="[^"]*" x="([0-9.]+)" y="([0-9.]+)" style="fill: #0072b2',
+                        plot_groups(patients, ["X"]))  # fmt: skip
+    assert len(places) == 4 and len({x for x, _ in places}) == 4
 
 
 def test_like_values_are_spread_apart():

@@ -229,7 +229,8 @@ def _draw_legend(axes: Axes, shown: list[str], groups: list[str]) -> None:
 def _draw_panel(
     axes: Axes, table: pd.DataFrame, groups: list[str], marker: str, titles: dict[str, str]
 ) -> None:
-    apart = _POINT_SHARE * float(table[marker].max())
+    # Where all values are zero, the axis has a height all the same.
+    apart = _POINT_SHARE * (float(table[marker].max()) or 1.0)
     for position, group in enumerate(groups):
         rows = table[(table["group"] == group) & table[marker].notna()]
         values = rows[marker].to_numpy(dtype=float)
