@@ -340,7 +340,7 @@ def _store_section(job: _Job, folder: RunFolder, protocol: Protocol, seed: int) 
         features = [feature for number in sorted(job.features) for feature in job.features[number]]
         collection = {"type": "FeatureCollection", "features": features}
         files["objects.parquet"] = results.encode_objects(objects)
-        files["objects.geojson"] = json.dumps(collection, ensure_ascii=False).encode()
+        files["objects.geojson"] = results.encode_text(json.dumps(collection, ensure_ascii=False))
     results.write_section(folder.section(section.folder), files, record)
     told = {name: record[name] for name in ("status", "reason", "seconds")}
     results.log_event(folder, "section_stored", section=section.id, **told)

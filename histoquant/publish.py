@@ -286,7 +286,7 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
             notes=tuple(notes),
         )
     )
-    results.write_bytes(folder / "report.html", page.encode())
+    results.write_bytes(folder / "report.html", results.encode_text(page))
     return folder / "report.html"
 
 
@@ -432,7 +432,20 @@ def _note_sections(run: Mapping[str, Any]) -> list[str]:
         notes.append(f"Measured under another protocol, seed or version, and kept: {', '.join(other)}.")
     if waiting:
         notes.append(f"Not measured yet: {', '.join(waiting)}.")
-    return notes
+    return notes + _note_twins(run)
+
+
+def _note_twins(run: Mapping[str, Any]) -> list[str]:
+    """Say which sections are one file, or copies of it: a row of the study table may name the wrong slide."""
+    same: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in run["sections"].items():
+        if files := tuple(sorted((entry.get("inputs") or {}).values())):
+            same.setdefault(files, []).append(name)
+    return [
+        f"The same image stands for {', '.join(names)}: is the study table right?"
+        for files, names in same.items()
+        if len(names) > 1 and "unreadable" not in files
+    ]
 
 
 def _note_receipts(path: Path, sections: pd.DataFrame) -> list[str]:

@@ -147,7 +147,7 @@ def log_event(folder: RunFolder, event: str, **details: object) -> None:
     try:
         # In one go, so that a run that is killed leaves no half line.
         with path.open("ab", buffering=0) as file:
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            file.write(encode_text(json.dumps(line, ensure_ascii=False)) + b"\n")
     except OSError as error:
         raise StorageError(
             f"cannot be written ({error.strerror})", path, "make room, then run again"
@@ -185,7 +185,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def encode_json(value: Any) -> bytes:
     """Encode plain values as JSON; nan becomes null."""
-    return json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False).encode()
+    return encode_text(json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def encode_text(text: str) -> bytes:
+    r"""Encode text as UTF-8; other bytes of a path are escaped as JSON reads them back.
+
+    Examples
+    --------
+    >>> encode_text("\udcd5"), encode_text("µ") == "µ".encode()
+    (b'\\udcd5', True)
+    """
+    return text.encode(errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:
@@ -204,7 +215,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     safe = table.rename(columns=_defuse)
     texts = [name for name in safe.columns if safe[name].dtype == object or str(safe[name].dtype) == "str"]
     safe = safe.assign(**{name: safe[name].map(_defuse) for name in texts})
-    write_bytes(path, safe.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(path, encode_text(safe.to_csv(index=False, lineterminator="\n")))
 
 
 def _defuse(value: Any) -> Any:

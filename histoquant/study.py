@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -123,7 +125,8 @@ def read_study(path: Path, markers: Iterable[str]) -> Study:
     Raises
     ------
     StudyError
-        The table is missing, empty or unreadable; a column is missing; rows contradict each other.
+        The table is missing, empty or unreadable; a column is missing; rows contradict each other; names of
+        patients or groups differ only in case, spaces or width.
     """
     encoding, delimiter, rows = read_rows(path, "study table", REQUIRED, OPTIONAL)
     extra = tuple(name for name in rows[0][1] if name not in REQUIRED + OPTIONAL) if rows else ()
@@ -132,10 +135,10 @@ def read_study(path: Path, markers: Iterable[str]) -> Study:
     _refuse_contradictions(rows, path)
     groups = _assign_groups(rows, path)
     known = frozenset(markers)
-    sections = [
-        _make_section(name, members, groups, known, extra, path)
-        for name, members in _group_rows(rows, path).items()
-    ]
+    members = _group_rows(rows, path)
+    for column in ("patient", "group"):
+        _refuse_near_names(rows, column, path)
+    sections = [_make_section(name, own, groups, known, extra, path) for name, own in members.items()]
     sections.sort(key=lambda section: (section.patient, section.marker, section.id))
     return Study(path, tuple(sections), encoding, delimiter, extra)
 
@@ -224,6 +227,21 @@ def _refuse_contradictions(rows: Sequence[Line], path: Path) -> None:
         if key in seen:
             raise StudyError(f"repeats row {seen[key]}", f"{path}, row {line}", "remove one of the two")
         seen[key] = line
+
+
+def _refuse_near_names(rows: Sequence[Line], column: str, path: Path) -> None:
+    """Two spellings of one name would stand for two patients, or split a group."""
+    seen: dict[str, tuple[str, int]] = {}
+    for line, row in rows:
+        name = row[column]
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        known, first = seen.setdefault(plain, (name, line))
+        if known != name:
+            raise StudyError(
+                f"{name} and {known} of row {first} differ only in upper and lower case, spaces or width",
+                f"{path}, row {line}, column {column}",
+                "write them alike, or tell them apart by more",
+            )
 
 
 def _assign_groups(rows: Sequence[Line], path: Path) -> dict[str, str]:
@@ -332,7 +350,8 @@ def _make_section(
     if first["marker"] not in known:
         problems.append(
             f"row {line}, column marker: unknown marker {first['marker']}; "
-            f"add [markers.{first['marker']}] to the protocol, which knows {', '.join(sorted(known))}"
+            f"add [markers.{_quote_key(first['marker'])}] to the protocol, "
+            f"which knows {', '.join(sorted(known))}"
         )
     control = first.get("control", "").lower()
     if control not in ("", "positive", "negative"):
@@ -349,6 +368,11 @@ def _make_section(
         extra={column: "; ".join(dict.fromkeys(row[column] for _, row in members)) for column in extra},
         problem="; ".join(problems),
     )
+
+
+def _quote_key(name: str) -> str:
+    """A key as TOML takes it: quoted where it holds more than letters of English, digits, - and _."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _make_source(line: int, row: Mapping[str, str], table: Path, problems: list[str]) -> Source:

@@ -273,6 +273,20 @@ def test_wrong_table_ends_with_2_and_begins_nothing(text: str, said: str, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_utf8_is_taken(tmp_path: Path) -> None:
+    """As an archive packed under a Chinese Windows leaves it."""
+    folder = tmp_path / os.fsdecode("张".encode("gb18030"))
+    folder.mkdir()
+    (folder / "STUDY.csv").write_text("patient,group,marker,slide\nP1,A,CD19,gone.svs\n")
+    done = invoke("run", folder / "STUDY.csv", "--out", folder / "out", "--workers", 1)
+    assert done.returncode == 1 and "gone.svs does not exist" in done.stderr
+    run = json.loads((folder / "out" / "run.json").read_text(encoding="utf-8"))
+    assert Path(run["study"]["path"]) == folder / "STUDY.csv"
+    assert invoke("report", folder / "out").returncode == 0
+    assert "gone.svs" in (folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_other_wrong_input_ends_with_2(small_study: Path, tmp_path: Path) -> None:
     table, blocked = small_study / "STUDY.csv", tmp_path / "file"
     blocked.write_text("")

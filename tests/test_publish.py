@@ -9,7 +9,7 @@ import pytest
 
 from histoquant.errors import ResultsError
 from histoquant.protocol import Protocol
-from histoquant.publish import compare_rules, list_sizes, read_objects, read_run
+from histoquant.publish import _note_sections, compare_rules, list_sizes, read_objects, read_run
 
 
 def test_rules_are_compared_on_stored_objects(tmp_path: Path) -> None:
@@ -76,6 +76,15 @@ def test_sizes_are_of_counted_whole_fibers() -> None:
     cut = objects.assign(reason=["cut by the border of the image; else", "", "", "", ""])
     assert list_sizes(cut, sections)["area_um2"].tolist() == [4.0]
     assert list_sizes(objects[:0], sections).empty
+
+
+def test_one_image_in_two_rows_is_told() -> None:
+    """A copied row, or a slide entered under a second patient, looks like a measurement of its own."""
+    inputs = {"a": {"/a.svs": "1"}, "b": {"/copy of a.svs": "1"}, "c": {"/c.svs": "2"},
+              "d": {"/a.svs": "1", "/regions of d.geojson": "3"}, "e": {}, "f": None, "g": {},
+              "h": {"/h.svs": "unreadable"}, "i": {"/i.svs": "unreadable"}}  # fmt: skip
+    run = {"sections": {name: {"status": "ok", "inputs": files} for name, files in inputs.items()}}
+    assert _note_sections(run) == ["The same image stands for a, b: is the study table right?"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

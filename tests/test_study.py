@@ -246,6 +246,12 @@ NAMED = f"{HEADER},section"
          "differs from row 2 of the same section; make them equal"),
         ([HEADER, "p1,A,CD19,a.svs", "P1,A,CD19,b.svs"], "row 3",
          "sections p1-CD19 and P1-CD19 would share a folder"),
+        # Two spellings would be two patients, or two groups.
+        ([HEADER, "P1,A,CD19,a.svs", "p1,A,BAFF,b.svs"], "row 3, column patient",
+         "p1 and P1 of row 2 differ only in upper and lower case, spaces or width"),
+        ([HEADER, "P１,A,CD19,a.svs", "P1,A,BAFF,b.svs"], "row 3, column patient", "P1 and P１ of row 2"),
+        ([HEADER, "P1,not refractory,CD19,a.svs", "P2,Not\u00a0refractory,CD19,b.svs"], "row 3, column group",
+         "Not\u00a0refractory and not refractory of row 2 differ only"),
     ],
 )  # fmt: skip
 def test_a_contradictory_table(table: Table, tmp_path: Path, lines: list[str], where: str, said: str) -> None:
@@ -264,6 +270,8 @@ def test_a_contradictory_table(table: Table, tmp_path: Path, lines: list[str], w
         ("", "CD19,gone.svs", "column slide: gone.svs does not exist; check the path"),
         ("", f"CD19,{'x' * 300}.svs", f"column slide: {'x' * 300}.svs does not exist; check the path"),
         ("", "CD20,a.svs", "column marker: unknown marker CD20; add [markers.CD20] to the protocol, "
+         "which knows BAFF, BAFF-R, CD19"),
+        ("", "CD 20,a.svs", 'column marker: unknown marker CD 20; add [markers."CD 20"] to the protocol, '
          "which knows BAFF, BAFF-R, CD19"),
         (",annotations", "CD19,a.svs,no.json", "column annotations: no.json does not exist; check the path"),
         (",kind", "CD19,a.svs,photo", "column kind: photo is not slide or field"),

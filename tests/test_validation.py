@@ -178,6 +178,15 @@ def test_wrong_outlines_are_told(
         read_truth(tmp_path / "Li", PLACES)
 
 
+def test_a_section_has_one_file_however_its_accents_are_stored(tmp_path: Path) -> None:
+    places = {"Müller-CD19": PLACES["P01-CD19"]}
+    write_features(tmp_path, "Mu\u0308ller-CD19.geojson", ("Positive", shapely.Point(1, 1)))
+    assert read_truth(tmp_path, places).marks["section"].tolist() == ["Müller-CD19"]
+    write_features(tmp_path, "Müller-CD19.json", ("Positive", shapely.Point(1, 1)))
+    with pytest.raises(TruthError, match="marks Müller-CD19 again, as Mu"):
+        read_truth(tmp_path, places)
+
+
 def test_shapes_are_read_one_by_one(tmp_path: Path) -> None:
     write_features(tmp_path, "a.geojson", ("", shapely.LineString([(0, 0), (1, 1)])))
     assert read_shapes(tmp_path / "a.geojson") == []

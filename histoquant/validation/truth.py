@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -173,9 +174,14 @@ def _read_outlines(folder: Path, places: Mapping[str, Place]) -> pd.DataFrame:
     if not files:
         raise TruthError("holds no GeoJSON", folder, "name each file by its section: P01-CD19.geojson")
     found = []
+    seen: dict[str, Path] = {}
     for file in files:
-        section = names.get(file.stem, file.stem)
+        # Some systems store accents apart from their letters.
+        stem = unicodedata.normalize("NFC", file.stem)
+        section = names.get(stem, stem)
         place = _find_place(section, places, file)
+        if (other := seen.setdefault(section, file)) != file:
+            raise TruthError(f"marks {section} again, as {other.name} did", file, "give each reader a folder")
         if place.mpp is None:
             raise TruthError(
                 f"{section} has several images, whose pixels one file cannot tell apart",
