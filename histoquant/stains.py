@@ -94,12 +94,15 @@ def separate_stains(
     tables = _density_tables(white)
     scale = patch.mpp / working_mpp
     # In bands that stay in the processor's cache.
-    bands = [
-        _unmix([_shrink(part, c, tables[c], scale) for c in range(3)], unmix)
-        for part in _cut_bands(patch.pixels, scale)
-    ]
-    densities = [np.concatenate(parts) for parts in zip(*bands, strict=True)]
-    return Stains(densities[0], densities[1], densities[2], patch.x_um, patch.y_um, working_mpp, vectors)
+    bands = _cut_bands(patch.pixels, scale)
+    rows = np.cumsum([0, *(round(len(band) * scale) for band in bands)])
+    shape = int(rows[-1]), round(patch.pixels.shape[1] * scale)
+    h, d, r = (np.empty(shape, np.float32) for _ in range(3))
+    for band, top, bottom in zip(bands, rows[:-1], rows[1:], strict=True):
+        parts = zip(cv2.split(band), tables, strict=True)
+        channels = [_shrink(np.asarray(part, np.uint8), table, scale) for part, table in parts]
+        _unmix(channels, unmix, [image[top:bottom] for image in (h, d, r)])
+    return Stains(h, d, r, patch.x_um, patch.y_um, working_mpp, vectors)
 
 
 def crop_stains(stains: Stains, box: tuple[slice, slice]) -> Stains:
@@ -262,12 +265,16 @@ def _cut_bands(pixels: npt.NDArray[np.uint8], scale: float) -> list[npt.NDArray[
     return [pixels[top:end] for top, end in zip(tops, [*tops[1:], None], strict=True)]
 
 
-def _unmix(channels: list[FloatImage], unmix: FloatImage) -> list[FloatImage]:
-    return [np.asarray(sum(channels[c] * unmix[c, s] for c in range(3)), np.float32) for s in range(3)]
+def _unmix(channels: list[FloatImage], unmix: FloatImage, out: list[FloatImage]) -> None:
+    """Put each stain of the channels in its image."""
+    for image, shares in zip(out, unmix.T, strict=True):
+        np.multiply(channels[0], shares[0], out=image)
+        for channel, share in zip(channels[1:], shares[1:], strict=True):
+            image += channel * share
 
 
-def _shrink(pixels: npt.NDArray[np.uint8], channel: int, table: FloatImage, scale: float) -> FloatImage:
-    density = cv2.LUT(cv2.extractChannel(pixels, channel), table)
+def _shrink(channel: npt.NDArray[np.uint8], table: FloatImage, scale: float) -> FloatImage:
+    density = cv2.LUT(channel, table)
     if np.isclose(scale, 1.0, rtol=1e-6):
         return np.asarray(density, np.float32)
     # fx and fy, not a size: the scale stays exact where the size does not divide.
