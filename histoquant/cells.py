@@ -12,6 +12,7 @@ from histoquant.clumps import part_clumps
 from histoquant.geometry import frame_mask
 from histoquant.protocol import CellSettings
 from histoquant.qupath import find_nuclei_by_laplacian
+from histoquant.ranks import find_quantile
 from histoquant.stains import FloatImage, Stains, crop_stains
 
 Labels = npt.NDArray[np.int32]
@@ -65,7 +66,7 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
         return grow_labels(find_nuclei_by_laplacian(stains, settings.qupath), settings.growth_um / mpp)
     blue = subtract_background(stains.haematoxylin, settings.background_um, mpp)
     # Nuclei can have negative DAB where the vectors do not quite fit; that is no background.
-    floor = float(np.percentile(stains.dab[::4, ::4], 25)) if stains.dab.size else 0.0
+    floor = find_quantile(stains.dab[::4, ::4], 0.25) if stains.dab.size else 0.0
     brown = subtract_background(stains.dab, settings.background_um, mpp, floor)
     if compartment == "nucleus":
         nuclei = _find_nuclei(blue + np.maximum(brown, 0), settings, mpp)

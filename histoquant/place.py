@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from histoquant.feret import measure_feret
 from histoquant.protocol import CellSettings
+from histoquant.ranks import find_median
 from histoquant.spans import Spans, list_spans
 from histoquant.stains import FloatImage, Stains
 
@@ -201,11 +202,11 @@ def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSet
     in_fibers = density[some][fibers[some] > 0]
     if not in_fibers.size:
         return found
-    clear = density < _CLEAR * np.median(in_fibers)
+    clear = density < np.float32(_CLEAR) * np.float32(find_median(in_fibers))
     ground = (fibers == 0) & (cells == 0) & ~clear
     if not ground[some].any():
         return found
-    between = float(np.median(density[some][ground[some]]))
+    between = find_median(density[some][ground[some]])
     parts = cv2.connectedComponents((clear & (fibers == 0)).view(np.uint8), connectivity=4)[1]
     spans = list_spans(parts)
     boxes = spans.frame()

@@ -1,17 +1,70 @@
-"""Quantiles of many values, by one selection each: what numpy's own take several for."""
+"""Ranks: medians and other quantiles of many values, without putting more in order than is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+FloatImage = npt.NDArray[np.float32]
 Values = npt.NDArray[np.floating[Any]]
 
 
+def find_quantiles(values: FloatImage, shares: Sequence[float]) -> list[float]:
+    """Find quantiles as `np.quantile` does, several times faster.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (values,)
+        At least one, none of them NaN.
+    shares : sequence of float
+        Rising, 0 to 1.
+
+    Returns
+    -------
+    list of float
+
+    Examples
+    --------
+    >>> find_quantiles(np.float32([4, 1, 3, 2]), (0.5, 1.0))
+    [2.5, 4.0]
+    """
+    return find_ranks(values, [(len(values) - 1) * share for share in shares])
+
+
+def find_ranks(values: FloatImage, places: Sequence[float]) -> list[float]:
+    """Find what stands at places of the ordered values, each looked for above the one before.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (values,)
+        At least one, none of them NaN.
+    places : sequence of float
+        Rising, from 0 to the number of values less one; between two values it is interpolated.
+
+    Returns
+    -------
+    list of float
+
+    Examples
+    --------
+    >>> find_ranks(np.float32([4, 1, 3, 2]), [0.25, 3])
+    [1.25, 4.0]
+    """
+    found, rest, passed = [], values, 0
+    for place in places:
+        rest = np.partition(rest, int(place) - passed)[int(place) - passed :]
+        passed, beyond = int(place), place % 1
+        low, high = rest[0], rest[1:].min() if beyond else rest[0]
+        step = float(high - low)
+        found.append(float(high) - step * (1 - beyond) if beyond >= 0.5 else float(low) + step * beyond)
+    return found
+
+
 def find_quantile(values: Values, share: float) -> float:
-    """Find a quantile as `numpy.quantile` does, to the bit, in a fraction of the time.
+    """Find one quantile as `np.quantile` does, to the bit: in the precision of the values, not in double.
 
     Parameters
     ----------
@@ -38,7 +91,7 @@ def find_quantile(values: Values, share: float) -> float:
 
 
 def find_median(values: Values) -> float:
-    """Find the median as `numpy.median` does, to the bit; what holds for `find_quantile` holds here.
+    """Find the median as `np.median` does, to the bit; what holds for `find_quantile` holds here.
 
     Examples
     --------

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from histoquant.errors import HistoquantError, ProtocolError
 from histoquant.geometry import Patch
+from histoquant.ranks import find_median
 
 FloatImage = npt.NDArray[np.float32]
 Vector = tuple[float, float, float]
@@ -185,7 +186,7 @@ def correct_spill(stains: Stains, shares: tuple[float, float] = (0.07, 0.6)) -> 
     excess = float(np.sign(spill)) * max(abs(spill) - shares[0], 0.0)
     if excess == 0:
         return stains
-    ground = np.float32(np.median(stains.haematoxylin[::4, ::4]))
+    ground = np.float32(find_median(stains.haematoxylin[::4, ::4]))
     dab = stains.dab - np.float32(excess) * (stains.haematoxylin - ground)
     return replace(stains, dab=dab)
 
@@ -206,7 +207,7 @@ def measure_spill(stains: Stains, limit: float = 0.6) -> float:
         0 where there are too few nuclei to say.
     """
     every = np.s_[::2, ::2]
-    blue, brown = (image[every] - np.median(image[every]) for image in (stains.haematoxylin, stains.dab))
+    blue, brown = (image[every] - find_median(image[every]) for image in (stains.haematoxylin, stains.dab))
     dark = blue > _DARK_OD
     ratios = brown[dark] / blue[dark]
     counts, edges = np.histogram(ratios, np.linspace(-limit, limit, round(2 * limit / _RATIO_STEP) + 1))

@@ -19,7 +19,6 @@ from histoquant.protocol import Protocol, QcSettings, validate_protocol
 from histoquant.qc.compression import estimate_jpeg_quality, read_jpeg_quality, scale_to_quality
 from histoquant.qc.focus import find_steepest, measure_blur, measure_blurred_share
 from histoquant.qc.judge import RULES, judge_quality, measure_field_quality
-from histoquant.qc.ranks import find_quantiles
 from histoquant.qc.staining import (
     find_envelope,
     measure_angles,
@@ -28,6 +27,7 @@ from histoquant.qc.staining import (
     measure_strength,
     measure_unevenness,
 )
+from histoquant.ranks import find_quantiles
 from histoquant.stains import DEFAULT_VECTORS, Stains, separate_stains
 from histoquant.synthetic import RenderSettings, render_section
 from histoquant.synthetic.settings import LayoutSettings, StainingSettings

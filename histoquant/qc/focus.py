@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from histoquant.qc.ranks import find_ranks
+from histoquant.ranks import find_ranks
 
 FloatImage = npt.NDArray[np.float32]
 

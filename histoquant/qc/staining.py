@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from histoquant.qc.ranks import find_quantiles
+from histoquant.ranks import find_quantiles
 from histoquant.stains import FloatImage, Stains, Vector, angle_between
 
 Pixels = npt.NDArray[np.uint8]
