@@ -4,7 +4,7 @@
     python benchmarks/serial_accuracy.py photographs --folders DIR DIR --pairs 6
     python benchmarks/serial_accuracy.py overlap --seeds 50
     python benchmarks/serial_accuracy.py level --seeds 100
-    python benchmarks/serial_accuracy.py tissue --seeds 50
+    python benchmarks/serial_accuracy.py tissue --seeds 50 --chances sites
 
 Pairs have seeds from 1000, points from 0: none of them was looked at while the method was made.
 """
@@ -29,10 +29,11 @@ from histoquant.protocol import TissueSettings
 from histoquant.serial.density import smooth_windows
 from histoquant.serial.draw import MOST_ERROR_UM
 from histoquant.serial.intervals import choose_units
-from histoquant.serial.nulls import move_labels, shuffle_markers
-from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap, tell_chance
+from histoquant.serial.nulls import move_sites, shuffle_markers
+from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
 from histoquant.serial.register import predict_error, register_views
-from histoquant.serial.transform import map_points
+from histoquant.serial.spaces import FINE_UM, Classes, Spaces, class_ground, lay_spaces
+from histoquant.serial.transform import make_affine, map_points
 from histoquant.serial.views import VIEW_MPP, View, make_view
 from histoquant.serial.windows import PIXEL_UM, Window, make_window
 from histoquant.slide import open_slide
@@ -43,19 +44,20 @@ from histoquant.synthetic.serial import PoseSettings, SerialSection, arrange_ser
 from histoquant.synthetic.sites import SitesSettings, scatter_sites
 
 Floats = npt.NDArray[np.float64]
-Biopsy = tuple[Layout, npt.NDArray[np.int32]]
+Biopsy = tuple[Layout, npt.NDArray[np.int32], Classes]
 
 FIRST_SEED = 1000
-TISSUE_SEED = 5000
+TISSUE_SEED = 9000
 LAYOUTS = 24
 PLANTED = (0.0, 0.3, 0.6, 0.9)
 TISSUE_UM = 2000.0
-CHANCES = {"markers": shuffle_markers, "labels": move_labels}
+CHANCES = {"markers": shuffle_markers, "sites": move_sites}
 CASES = ("turned", "flipped and stretched", "torn", "folded", "partial", "torn and folded", "other biopsy")
 TISSUE = LayoutSettings(rim_um=60.0, foci_per_mm2=0, vessels_per_mm2=0, necrotic=0)
 TISSUE_CELLS = CellsSettings(
     positive_cells_per_fiber=0.25, lymphocytes_per_fiber=0.5, focal=0.9, without_nucleus=0, faint=0
 )
+NAMES = ("value", "low", "high")
 SIDE = 110
 _ROW, _COLUMN = (np.indices((SIDE, SIDE)) + 0.5) * PIXEL_UM
 DISC = np.hypot(_ROW - SIDE * PIXEL_UM / 2, _COLUMN - SIDE * PIXEL_UM / 2) < SIDE * PIXEL_UM / 2
@@ -174,30 +176,32 @@ def plant_tissue(rng: np.random.Generator, blocks: int, fields: int) -> list[Win
         biopsy = arrange_biopsy(rng)
         foci = share_foci(rng, biopsy[0], 0.0, 6.0, 60.0)
         both = [populate_biopsy(rng, biopsy, one) for one in foci]
-        windows += cut_windows(f"b{block}", both, draw_corners(rng, biopsy[0].tissue, fields))
+        windows += cut_windows(f"b{block}", both, draw_corners(rng, biopsy[0].tissue, fields), biopsy[2])
     return windows
 
 
 def arrange_biopsy(rng: np.random.Generator) -> Biopsy:
-    """Fibers of a biopsy, and their labels at 1 um/px."""
+    """Fibers of a biopsy, their labels at 1 um/px, and how far ground lies from them."""
     layout = arrange_series(rng, (TISSUE_UM, TISSUE_UM), TISSUE)
     labels = np.zeros((round(TISSUE_UM), round(TISSUE_UM)), np.int32)
     for number, fiber in enumerate(shapely.buffer(layout.fibers, -0.5, quad_segs=2), start=1):
         fill_shape(labels, fiber, 1.0, number)
-    return layout, labels
+    return layout, labels, class_ground(labels, 1.0)
 
 
 def populate_biopsy(rng: np.random.Generator, biopsy: Biopsy, foci: Floats) -> pd.DataFrame:
-    layout, labels = biopsy
+    layout, labels, _ = biopsy
     return populate_section(rng, replace(layout, foci=foci), labels, 1.0, TISSUE_CELLS, TISSUE)
 
 
-def cut_windows(name: str, both: list[pd.DataFrame], corners: list[Floats]) -> list[Window]:
+def cut_windows(name: str, both: list[pd.DataFrame], corners: list[Floats], classes: Classes) -> list[Window]:
     windows: list[Window] = []
+    still, fine = make_affine([[1, 0, 0], [0, 1, 0]]), round(SIDE * PIXEL_UM / FINE_UM)
     for corner in corners:
         points = [table[["x_um", "y_um"]].to_numpy() - corner for table in both]
         marks = [table["positive"].to_numpy(bool) for table in both]
-        windows.append(make_window(name, DISC, *points, *marks, both[1]["place"].to_numpy(str)))
+        laid = lay_spaces(Spaces(classes, 0.0, 0.0, 1.0), still, *corner, (fine, fine))
+        windows.append(make_window(name, DISC, *points, *marks, (laid, laid)))
     return windows
 
 
@@ -215,7 +219,7 @@ def plant_biopsy(
     for planted in PLANTED:
         common = round(planted * len(one))
         second = populate_biopsy(rng, biopsy, np.vstack([one[:common], own[common:]]))
-        found.append((common / len(one), cut_windows(name, [first, second], corners)))
+        found.append((common / len(one), cut_windows(name, [first, second], corners, biopsy[2])))
     return found
 
 
@@ -268,7 +272,7 @@ def check_overlap(seeds: range, designs: list[tuple[int, float]]) -> None:
             print(f"{about} | {text} | {np.mean(holds):.0%} | {np.mean(ranks):.2f} |", flush=True)
 
 
-def check_tissue(seeds: range, blocks: int, out: Path) -> None:
+def check_tissue(seeds: range, blocks: int, chances: list[str], out: Path) -> None:
     """Overlap on arranged tissue, and P where none is planted: of all biopsies, and of each by itself."""
     rows: list[dict[str, object]] = []
     rng = np.random.default_rng(TISSUE_SEED)
@@ -280,48 +284,39 @@ def check_tissue(seeds: range, blocks: int, out: Path) -> None:
         for planted, own in zip(PLANTED, zip(*each, strict=True), strict=True):
             row = {"seed": seed, "planted": planted, "true": np.mean([share for share, _ in own])}
             together = [window for _, windows in own for window in windows]
-            rows.append(row | judge_windows(together, rng, not planted))
+            rows.append(row | judge_windows(together, rng, [] if planted else chances))
             if not planted and blocks > 1:
-                rows += [row | judge_windows(windows, rng, True) for _, windows in own]
+                rows += [row | judge_windows(windows, rng, chances) for _, windows in own]
         pd.DataFrame(rows).to_csv(out, index=False)
     tabulate_tissue(pd.DataFrame(rows))
 
 
-def judge_windows(windows: list[Window], rng: np.random.Generator, tested: bool) -> dict[str, object]:
-    pairs = count_pairs(windows)
-    found = estimate_overlap(pairs, choose_units([window.block for window in windows]))
+def judge_windows(windows: list[Window], rng: np.random.Generator, chances: list[str]) -> dict[str, object]:
+    units = choose_units([window.block for window in windows])
     row: dict[str, object] = {"biopsies": len({window.block for window in windows})}
-    names = ("value", "low", "high")
-    for radius, *values in zip(RADII_UM, *found, strict=True):
-        row |= {f"{name} {radius:g}": value for name, value in zip(names, values, strict=True)}
-    if not tested:
-        return row
-    drawn = {name: chance(windows, rng, draws=99) for name, chance in CHANCES.items()}
-    alone = tell_chance(pairs, drawn["labels"].ratio)
-    row |= {f"alone {radius:g}": value for radius, value in zip(RADII_UM, alone, strict=True)}
-    return row | {f"p {name}": envelope.p for name, envelope in drawn.items()}
+    for kind, even in (("", False), ("even ", True)):
+        found = estimate_overlap(count_pairs(windows, even=even), units)
+        for radius, *values in zip(RADII_UM, *found, strict=True):
+            row |= {f"{kind}{name} {radius:g}": v for name, v in zip(NAMES, values, strict=True)}
+    return row | {f"p {name}": CHANCES[name](windows, rng, draws=99).p for name in chances}
 
 
 def tabulate_tissue(table: pd.DataFrame) -> None:
-    heads = "biopsies | planted | seeds | 20 um | 50 um | 100 um | interval at 50 um holds it"
-    print(f"| {heads} |\n{'|---' * 7}|")
-    for (blocks, _), own in table.groupby(["biopsies", "planted"]):
-        values = own[[f"value {radius}" for radius in (20, 50, 100)]]
-        text = " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in zip(values.mean(), values.sem(), strict=True))
-        holds = (own["low 50"].le(own["true"]) & own["high 50"].ge(own["true"])).mean()
-        print(f"| {blocks} | {own['true'].mean():.2f} | {len(own)} | {text} | {holds:.0%} |")
-    known = table[table.get("alone 50", pd.Series(np.nan, table.index)).notna()]
-    for blocks, own in known.groupby("biopsies"):
-        pairs = [(own[f"value {radius}"], own[f"alone {radius}"]) for radius in (20, 50, 100)]
-        text = " | ".join(
-            f"{alone.mean():.2f}, off by {(a - alone).mean():+.2f} ± {(a - alone).sem():.2f}"
-            for a, alone in pairs
-        )
-        print(f"| {blocks} | by where cells lie | {len(own)} | {text} | |")
+    heads = "biopsies | ground | planted | runs | 20 um | 50 um | 100 um | interval holds it, at 50 um"
+    print(f"| {heads} | at 100 um |\n{'|---' * 9}|")
+    for kind, ground in (("", "spaces"), ("even ", "even")):
+        for (blocks, _), own in table.groupby(["biopsies", "planted"]):
+            values = own[[f"{kind}value {radius}" for radius in (20, 50, 100)]]
+            text = " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in zip(values.mean(), values.sem(), strict=True))
+            ends = [(own[f"{kind}low {at}"], own[f"{kind}high {at}"]) for at in (50, 100)]
+            held = [(low.le(own["true"]) & high.ge(own["true"])).mean() for low, high in ends]
+            holds = " | ".join(f"{share:.0%}" for share in held)
+            print(f"| {blocks} | {ground} | {own['true'].mean():.2f} | {len(own)} | {text} | {holds} |")
     tested = table[table["planted"].eq(0)].assign(cells="independent, on tissue")
     parts = [
         tested.assign(chance=name, p=tested[f"p {name}"])[["biopsies", "cells", "chance", "p"]]
         for name in CHANCES
+        if f"p {name}" in tested
     ]
     tabulate_level(pd.concat(parts).rename(columns={"cells": "positive cells"}).sort_values("biopsies"))
 
@@ -369,7 +364,9 @@ def main() -> None:
     parser.add_argument("--folders", type=Path, nargs="*", default=[], help="of photographs: two .svs each")
     parser.add_argument("--size-um", type=float, default=1600.0)
     parser.add_argument("--designs", nargs="*", help="biopsies:error for overlap, biopsies:cells for level")
-    parser.add_argument("--chances", nargs="*", choices=CHANCES, default=list(CHANCES), help="for level")
+    parser.add_argument(
+        "--chances", nargs="*", choices=CHANCES, default=list(CHANCES), help="for level and tissue"
+    )
     parser.add_argument("--out", type=Path, nargs="+", default=[Path("serial_pairs.csv")])
     asked = parser.parse_args()
     designs = [(int(one.split(":")[0]), float(one.split(":")[1])) for one in asked.designs or ()]
@@ -386,7 +383,7 @@ def main() -> None:
         else:
             tabulate_level(table) if "p" in table else tabulate_registration(table.sort_values("seed"))
     elif asked.what == "tissue":
-        check_tissue(seeds, round(designs[0][0]) if designs else 8, asked.out[0])
+        check_tissue(seeds, round(designs[0][0]) if designs else 8, asked.chances, asked.out[0])
     elif asked.what == "overlap":
         check_overlap(seeds, designs or [(1, 0.0), (4, 0.0), (4, 8.0), (8, 0.0)])
     else:

@@ -272,6 +272,8 @@ def test_the_command_measures_the_same_places(series: Path) -> None:
     overlap = pd.read_csv(series / "out" / "serial" / "overlap.csv")
     assert set(overlap["marker"] + overlap["marker_2"]) == {"BAFF-RCD19"}
     assert overlap["windows"].unique().tolist() == [4]
+    assert {"overlap", "overlap_on_even_ground", "cross_pairs_in_spaces"} <= set(overlap["measure"])
+    assert not overlap["note"].str.contains("fibers are not stored", na=False).any()
     # Fields lie where landmarks, which registration has not seen, say they do.
     marks = [pd.read_csv(series / "truth" / f"{name}_landmarks.csv") for name in ("P01-BAFF-R", "P01-CD19")]
     both = marks[0].merge(marks[1], on="fiber")

@@ -16,12 +16,13 @@ from histoquant.fields import spawn_generator
 from histoquant.geometry import Field
 from histoquant.objects import select_countable
 from histoquant.protocol import Protocol
-from histoquant.results import read_json, read_objects, read_record
+from histoquant.results import read_json, read_labels, read_objects, read_record
 from histoquant.serial.blocks import Block
 from histoquant.serial.density import SCALES_UM, correlate_fields, smooth_windows
 from histoquant.serial.intervals import choose_units
-from histoquant.serial.nulls import Envelope, move_labels, shuffle_markers
-from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap, tell_chance
+from histoquant.serial.nulls import Envelope, move_sites, shuffle_markers
+from histoquant.serial.overlap import RADII_UM, count_pairs, estimate_overlap
+from histoquant.serial.spaces import FINE_UM, Spaces, class_ground
 from histoquant.serial.windows import Window, list_windows
 from histoquant.study import Section
 
@@ -52,14 +53,17 @@ class Measured:
     fields : tuple of Field
         With status `ok`.
     cells : DataFrame
-        field, x_um, y_um, positive, place of every cell that may count.
+        field, x_um, y_um, positive of every cell that may count.
     draw : str
         `matched` or `independent`.
+    grounds : mapping of int to Spaces
+        By field, of those whose fibers are stored: how far ground lies from them.
     """
 
     fields: tuple[Field, ...]
     cells: pd.DataFrame
     draw: str
+    grounds: Mapping[int, Spaces] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,24 @@ def read_measured(run: Path, section: Section, protocol: Protocol) -> Measured |
     objects = read_objects(folder / "objects.parquet")
     cells = objects[objects["kind"].eq("cell") & select_countable(objects, protocol.markers[section.marker])]
     receipt = read_json(folder / "receipt.json") or {}
-    kept = cells[["field", "x_um", "y_um", "positive", "place"]].reset_index(drop=True)
-    return Measured(fields, kept, str(receipt.get("draw", "independent")))
+    kept = cells[["field", "x_um", "y_um", "positive"]].reset_index(drop=True)
+    grounds = {one.number: found for one in fields if (found := _read_spaces(folder, one)) is not None}
+    return Measured(fields, kept, str(receipt.get("draw", "independent")), grounds)
+
+
+def _read_spaces(folder: Path, one: Field) -> Spaces | None:
+    """Class the ground of a field by its stored fibers, a pixel per um; None without fibers."""
+    path = folder / "fields" / f"{one.number}_fibers.tif"
+    if not path.is_file():
+        return None
+    stored = read_labels(path)
+    if not stored.labels.any():
+        return None
+    # Every other pixel or so: windows do not look closer.
+    step = max(int(FINE_UM / stored.mpp), 1)
+    classes = class_ground(stored.labels, stored.mpp)[step // 2 :: step, step // 2 :: step]
+    shift = (step // 2 - (step - 1) / 2) * stored.mpp
+    return Spaces(classes.copy(), stored.x_um + shift, stored.y_um + shift, stored.mpp * step)
 
 
 def compare_markers(
@@ -173,6 +193,7 @@ def _gather(
                     (one.fields, two.fields),
                     (one.cells, two.cells),
                     (own[0].transform, own[1].transform),
+                    (one.grounds, two.grounds),
                 )
                 windows += new
                 errors += [float(np.hypot(own[0].error_um, own[1].error_um))] * len(new)
@@ -201,21 +222,23 @@ def _compare(comparison: Comparison, rng: np.random.Generator, confidence: float
     windows, rows, begin = comparison.windows, comparison.rows, _begin(comparison)
     units = choose_units([window.block for window in windows])
     limit = tell_limit(comparison.error_um)
-    pairs = count_pairs(windows)
-    overlap = estimate_overlap(pairs, units, confidence)
+    overlap = estimate_overlap(count_pairs(windows), units, confidence)
+    even = estimate_overlap(count_pairs(windows, even=True), units, confidence)
     kinds = {"cross_pairs_shuffled": shuffle_markers(windows, rng)}
-    kinds["cross_pairs_on_cells"] = move_labels(windows, rng)
+    kinds["cross_pairs_in_spaces"] = move_sites(windows, rng)
     comparison.envelopes.update(kinds)
-    by_cells = tell_chance(pairs, kinds["cross_pairs_on_cells"].ratio)
+    unknown = sum(window.spaces is None for window in windows)
     for at, radius in enumerate(RADII_UM):
         sure = bool(radius >= limit)
         about = {**begin, "scale_um": radius, "decidable": sure}
         note = "" if sure else f"the error of registration hides what lies within {limit:.0f} um"
-        value, low, high = (float(part[at]) for part in overlap)
-        empty = "too few cells, or no more together than by chance" if np.isnan(value) else note
-        alone = dict.fromkeys(("chance_low", "chance_high"), np.nan if np.isnan(value) else by_cells[at])
-        found = {"estimate": value, "ci_low": low, "ci_high": high, **alone}
-        rows.append({**about, "measure": "overlap", **found, "note": empty})
+        alike = f"all ground counts alike in {unknown} places: their fibers are not stored" if unknown else ""
+        for name, estimate, also in (("overlap", overlap, alike), ("overlap_on_even_ground", even, "")):
+            value, low, high = (float(part[at]) for part in estimate)
+            told = "; ".join(filter(None, (note, also)))
+            empty = "too few cells, or no more together than by chance" if np.isnan(value) else told
+            found = {"estimate": value, "ci_low": low, "ci_high": high}
+            rows.append({**about, "measure": name, **found, "note": empty})
         for name, envelope in kinds.items():
             chance = {"chance_low": envelope.low[at], "chance_high": envelope.high[at], "p": envelope.p}
             rows.append({**about, "measure": name, "estimate": envelope.ratio[at], **chance, "note": note})

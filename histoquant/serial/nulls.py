@@ -1,4 +1,4 @@
-"""Cross pairs against chance: markers shuffled between fields, or labels between cells, with envelopes."""
+"""Cross pairs against chance: markers, or their sites between fibers, moved among fields, with envelopes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.spatial.distance import cdist
 
 from histoquant.serial.overlap import RADII_UM
+from histoquant.serial.weights import weigh_ground
 from histoquant.serial.windows import PIXEL_UM, Window, contains
 
 Floats = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
 DRAWS = 399
 _SMOOTH_UM = 25.0
+# Cells per pixel: far from all ground that bears any there is no excess to tell.
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -90,16 +93,15 @@ def shuffle_markers(
     return _judge(observed, draw, radii_um, draws)
 
 
-def move_labels(
+def move_sites(
     windows: Sequence[Window], rng: np.random.Generator, radii_um: Floats = RADII_UM, draws: int = DRAWS
 ) -> Envelope:
-    """Put the second marker's sites of each window on the cells of another of its block.
+    """Put the second marker's sites of each window into the spaces between fibers of another of its block.
 
-    How many cells are positive, by how many are in the biopsy where they sit (endomysial, perimysial and so
-    on), is smoothed and turned or flipped as a map; of the cells that the second section has at the new
-    place, as many as were are drawn by the map and by the share of where they sit. Chance then leaves all
-    cells where they are and each marker its own sites: what both markers share because cells lie between
-    fibers and in infiltrates, and more of them are positive in the perimysium, is no overlap.
+    How dense its positive cells are, by how dense they usually are so far from fibers, is smoothed and turned
+    or flipped as a map; cells are drawn by this map and by the distance to fibers at the new place, more of
+    them where there is more space. Chance then leaves each marker its own sites, and all cells between
+    fibers and in wide spaces: what both markers share for that reason is no overlap.
 
     Parameters
     ----------
@@ -110,28 +112,28 @@ def move_labels(
     -------
     Envelope
     """
-    first = [window.first[window.first_positive] for window in windows]
-    second = [window.second[window.second_positive] for window in windows]
+    first, second = ([window.positive[marker] for window in windows] for marker in (0, 1))
+    usual = [two.astype(np.float32) for _, two in weigh_ground(windows)]
+    maps = [_map_excess(points, ground) for points, ground in zip(second, usual, strict=True)]
+    own = [float((excess * ground).sum()) for excess, ground in zip(maps, usual, strict=True)]
     middles = [_find_middle(window) for window in windows]
     blocks = np.array([window.block for window in windows])
-    usual = _find_rates(windows)
-    maps = [_map_excess(window, rate) for window, rate in zip(windows, usual, strict=True)]
-    total = sum(map(len, second))
 
     def draw() -> Floats:
-        source = np.arange(len(windows))
+        counts = np.zeros(len(radii_um))
         for block in np.unique(blocks):
-            own = np.flatnonzero(blocks == block)
-            source[own] = rng.permutation(own)
-        counts, kept = np.zeros(len(radii_um)), 0
-        for at, window in enumerate(windows):
-            come = source[at]
-            places = (window.second - middles[at]) @ _turn(rng) + middles[come]
-            odds = _look_up(maps[come], places) * usual[at]
-            chosen = _draw_cells(odds, len(second[come]), rng)
-            kept += len(chosen)
-            counts += _count(first[at], window.second[chosen], radii_um)
-        return counts * total / max(kept, 1)
+            members = np.flatnonzero(blocks == block).tolist()
+            pairs, kept = np.zeros(len(radii_um)), 0
+            for at, come in zip(members, rng.permutation(members).tolist(), strict=True):
+                if not len(second[come]):
+                    continue
+                turned = _turn_map(maps[come], middles[come], middles[at], usual[at].shape, rng)
+                density = turned * usual[at]
+                points = _draw_points(density, len(second[come]) / max(own[come], 1e-9), rng)
+                kept += len(points)
+                pairs += _count(first[at], points, radii_um)
+            counts += pairs * sum(len(second[at]) for at in members) / max(kept, 1)
+        return counts
 
     observed = sum(
         (_count(a, b, radii_um) for a, b in zip(first, second, strict=True)), np.zeros(len(radii_um))
@@ -139,42 +141,39 @@ def move_labels(
     return _judge(observed, draw, radii_um, draws)
 
 
-def _find_rates(windows: Sequence[Window]) -> list[Floats]:
-    """Share of positive cells among those that sit alike in a block, for every cell of the second section."""
-    table = pd.concat(
-        [
-            pd.DataFrame(
-                {"window": at, "block": w.block, "place": w.second_place, "positive": w.second_positive}
-            )
-            for at, w in enumerate(windows)
-        ]
-    )
-    rate = table.groupby(["block", "place"])["positive"].transform("mean").to_numpy(float)
-    return [rate[(table["window"] == at).to_numpy()] for at in range(len(windows))]
-
-
-def _map_excess(window: Window, rate: Floats) -> Floats:
-    """Positive cells by those expected of where cells sit, both smoothed, at `PIXEL_UM`."""
-    maps = []
-    for weight in (window.second_positive.astype(np.float32), rate.astype(np.float32)):
-        image = np.zeros(window.mask.shape, np.float32)
-        column, row = np.floor(window.second / PIXEL_UM).astype(int).T
-        np.add.at(image, (row, column), weight)
-        maps.append(cv2.GaussianBlur(image, (0, 0), _SMOOTH_UM / PIXEL_UM, borderType=cv2.BORDER_CONSTANT))
-    return np.asarray(maps[0] / np.maximum(maps[1], 1e-9), float)
-
-
-def _look_up(share: Floats, points: Floats) -> Floats:
+def _map_excess(points: Floats, usual: Image) -> Image:
+    """Cells by those that are usual, both smoothed, at `PIXEL_UM`."""
+    image = np.zeros_like(usual)
     column, row = np.floor(points / PIXEL_UM).astype(int).T
-    inside = (row >= 0) & (column >= 0) & (row < share.shape[0]) & (column < share.shape[1])
-    return np.where(inside, share[row * inside, column * inside], 0.0)
+    np.add.at(image, (row, column), 1)
+    there, expected = (
+        cv2.GaussianBlur(part, (0, 0), _SMOOTH_UM / PIXEL_UM, borderType=cv2.BORDER_CONSTANT)
+        for part in (image, usual)
+    )
+    return np.asarray(there / np.maximum(expected, _LEAST), np.float32)
 
 
-def _draw_cells(share: Floats, number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw cells without replacement, each by its share: the largest of log share + Gumbel noise."""
-    likely = np.flatnonzero(share > 1e-6)
-    keys = np.log(share[likely]) + rng.gumbel(size=len(likely))
-    return likely[np.argsort(-keys)[:number]]
+def _turn_map(
+    excess: Image, come: Floats, at: Floats, shape: tuple[int, ...], rng: np.random.Generator
+) -> Image:
+    """A map about the middle of its window, turned or flipped, put on the middle of another, um."""
+    turn = _turn(rng)
+    come, at = come / PIXEL_UM - 0.5, at / PIXEL_UM - 0.5
+    # To where in the map each pixel of the new place looks.
+    warp = np.column_stack([turn, come - turn @ at])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(excess, warp, shape[::-1], flags=flags), np.float32)
+
+
+def _draw_points(density: Image, scale: float, rng: np.random.Generator) -> Floats:
+    """Draw points by a density in pixels, as many as it holds, to a random whole number."""
+    share = np.cumsum(density, dtype=float)
+    number = int(share[-1] * scale + rng.random())
+    if not number:
+        return np.empty((0, 2))
+    spot = np.searchsorted(share, rng.random(number) * share[-1], side="right").clip(0, share.size - 1)
+    row, column = np.divmod(spot, density.shape[1])
+    return np.asarray((np.column_stack([column, row]) + rng.random((number, 2))) * PIXEL_UM)
 
 
 def _judge(observed: Floats, draw: Callable[[], Floats], radii_um: Floats, draws: int) -> Envelope:

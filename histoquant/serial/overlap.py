@@ -2,7 +2,8 @@
 
 Were the markers' densities known, their overlap would be the correlation of the two, averaged over discs.
 Cells are few, so the correlation of counts falls far below it; but pairs of different cells are free of that
-noise. With N(r) the pairs within r, beyond what the cells of other windows of the block make expect,
+noise. With N(r) the pairs within r, beyond what the cells of other windows of the block make expect where
+ground lies as far from fibers (see `weigh_ground`),
 
     overlap(r) = N_AB(r) / sqrt(N_AA(r) N_BB(r)),
 
@@ -21,12 +22,14 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from histoquant.serial.intervals import Estimate, jackknife
-from histoquant.serial.windows import Window, measure_pairs
+from histoquant.serial.weights import weigh_ground
+from histoquant.serial.windows import PIXEL_UM, Window, measure_pairs
 
 Floats = npt.NDArray[np.float64]
 
 RADII_UM = np.array([10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0])
 LEAST_CELLS = 10
+_KINDS = ((0, 1), (0, 0), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class Pairs:
     ----------
     block : ndarray of int, shape (windows,)
         Number of each window's block.
-    area : ndarray of float, shape (windows,)
-        um2.
+    area : ndarray of float, shape (windows, 2)
+        Weighted by how dense either marker's cells are where ground lies so far from fibers, um2.
     cells : ndarray of float, shape (windows, 2)
         Positive cells of either marker.
-    expected : ndarray of float, shape (windows, radii)
-        See `measure_pairs`.
+    expected : ndarray of float, shape (windows, 3, radii)
+        Of unit densities so weighted, for the pairs below; see `measure_pairs`.
     pairs : ndarray of float, shape (windows, 3, radii)
         Within each radius: first and second marker, first with itself, second with itself (both ways).
     """
@@ -54,8 +57,8 @@ class Pairs:
     pairs: Floats
 
 
-def count_pairs(windows: Sequence[Window], radii_um: Floats = RADII_UM) -> Pairs:
-    """Count pairs of positive cells in every window.
+def count_pairs(windows: Sequence[Window], radii_um: Floats = RADII_UM, even: bool = False) -> Pairs:
+    """Count pairs of positive cells in every window, and what the spaces between fibers make expect.
 
     Parameters
     ----------
@@ -63,21 +66,25 @@ def count_pairs(windows: Sequence[Window], radii_um: Floats = RADII_UM) -> Pairs
         At least one.
     radii_um : ndarray of float, shape (n,), optional
         Radii, ascending.
+    even : bool, optional
+        Take all ground as alike, whatever its distance to fibers.
 
     Returns
     -------
     Pairs
     """
     names = {name: number for number, name in enumerate(dict.fromkeys(w.block for w in windows))}
-    expected, pairs, cells = [], [], []
-    for window in windows:
-        one, two = window.first[window.first_positive], window.second[window.second_positive]
-        expected.append(measure_pairs(window.mask, radii_um))
+    grounds = [(window.mask.astype(float),) * 2 for window in windows] if even else weigh_ground(windows)
+    expected, pairs, cells, area = [], [], [], []
+    for window, ground in zip(windows, grounds, strict=True):
+        one, two = window.positive
+        area.append([part.sum() * PIXEL_UM**2 for part in ground])
+        expected.append(measure_pairs(*ground, radii_um))
         pairs.append([_count(one, two, radii_um), _count_own(one, radii_um), _count_own(two, radii_um)])
         cells.append([len(one), len(two)])
     return Pairs(
         np.array([names[window.block] for window in windows]),
-        np.array([window.area_um2 for window in windows]),
+        np.array(area, float),
         np.array(cells, float),
         np.array(expected),
         np.array(pairs, float),
@@ -103,67 +110,45 @@ def estimate_overlap(pairs: Pairs, units: npt.NDArray[np.int64], confidence: flo
         together than chance has it.
     """
     if (pairs.cells.sum(0) < LEAST_CELLS).any():
-        nothing = np.full(pairs.expected.shape[1], np.nan)
+        nothing = np.full(pairs.expected.shape[2], np.nan)
         return Estimate(nothing, nothing, nothing)
     return jackknife(lambda weight: _ratio(pairs, weight), units, confidence)
 
 
-def tell_chance(pairs: Pairs, ratio: Floats) -> Floats:
-    """Tell which overlap chance alone gives: the estimate, with the cross pairs of chance.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        Of the windows.
-    ratio : ndarray of float, shape (radii,)
-        Cross pairs by those of chance: `Envelope.ratio` of the same windows.
-
-    Returns
-    -------
-    ndarray of float, shape (radii,)
-        nan where it cannot be told.
-    """
-    cross, one, two = _excess(pairs, np.ones(len(pairs.block)))
-    seen = pairs.pairs[:, 0].sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        chance = cross - seen + seen / ratio
-    return _divide(chance, one, two)
-
-
 def _ratio(pairs: Pairs, weight: Floats) -> Floats:
-    return _divide(*_excess(pairs, weight))
-
-
-def _divide(cross: Floats, one: Floats, two: Floats) -> Floats:
+    cross, one, two = _excess(pairs, weight)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((one > 0) & (two > 0), cross / np.sqrt(one * two), np.nan)
 
 
 def _excess(pairs: Pairs, weight: Floats) -> Floats:
     """Pairs beyond expectation, shape (3, radii); what is expected comes from other windows of the block."""
-    total = np.zeros((3, pairs.expected.shape[1]))
+    total = np.zeros(pairs.expected.shape[1:])
     for block in np.unique(pairs.block):
         own = pairs.block == block
         w, area, cells = weight[own], pairs.area[own], pairs.cells[own]
         if w.sum() == 0:
             continue
         seen = (w[:, None, None] * pairs.pairs[own]).sum(0)
-        reach = (w[:, None] * pairs.expected[own]).sum(0)
+        reach = (w[:, None, None] * pairs.expected[own]).sum(0)
         total += seen - _density_products(w, area, cells)[:, None] * reach
     return total
 
 
 def _density_products(weight: Floats, area: Floats, cells: Floats) -> Floats:
     """Products of densities without bias: each factor from another window, per um4."""
-    sums, squares = (weight[:, None] * cells).sum(0), weight[:, None] * cells
-    areas = (weight * area).sum() ** 2 - (weight * area**2).sum()
-    if (weight > 0).sum() < 2:
-        # One window only: its own cells, each with every other.
-        a2 = (weight * area**2).sum()
-        first, second = sums
-        return np.asarray(np.array([first * second, first * (first - 1), second * (second - 1)]) / a2)
-    products = [sums[i] * sums[j] - (squares[:, i] * cells[:, j]).sum() for i, j in ((0, 1), (0, 0), (1, 1))]
-    return np.asarray(np.array(products) / areas)
+    n, a = weight[:, None] * cells, weight[:, None] * area
+    alone = (weight > 0).sum() < 2
+    products = []
+    for i, j in _KINDS:
+        if alone:
+            # One window only: its own cells, each with every other.
+            pairs, places = n[:, i].sum() * (n[:, j].sum() - (i == j)), a[:, i].sum() * a[:, j].sum()
+        else:
+            pairs = n[:, i].sum() * n[:, j].sum() - (n[:, i] * cells[:, j]).sum()
+            places = a[:, i].sum() * a[:, j].sum() - (a[:, i] * area[:, j]).sum()
+        products.append(pairs / places if places > 0 else 0.0)
+    return np.array(products)
 
 
 def _count(one: Floats, two: Floats, radii: Floats) -> Floats:

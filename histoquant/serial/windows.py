@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +11,17 @@ import pandas as pd
 from scipy import fft
 
 from histoquant.geometry import Field, contains_points
+from histoquant.serial.spaces import FINE_UM, Classes, Spaces, lay_spaces
 from histoquant.serial.transform import Transform, map_points, unmap_points
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Names = npt.NDArray[np.str_]
 
 PIXEL_UM = 5.0
 """Pixel size of a window's mask."""
 LEAST_MM2 = 0.02
 """Smaller windows are left out."""
+_FINE = round(PIXEL_UM / FINE_UM)
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Window:
         Every cell of either section, x and y, um from the mask's upper left corner.
     first_positive, second_positive : ndarray of bool, shape (n,)
         Which of them are positive.
-    second_place : ndarray of str, shape (n,)
-        Where each cell of the second section sits: endomysial, perimysial and so on; empty where not known.
+    spaces : pair of ndarray of uint8, shape of the mask at `FINE_UM`, or None
+        Classes of either section's ground by its distance to fibers; None where fibers are not known.
     """
 
     block: str
@@ -47,12 +48,17 @@ class Window:
     second: Floats
     first_positive: Mask
     second_positive: Mask
-    second_place: Names
+    spaces: tuple[Classes, Classes] | None = None
 
     @property
     def area_um2(self) -> float:
         """Area of the window."""
         return float(self.mask.sum()) * PIXEL_UM**2
+
+    @property
+    def positive(self) -> tuple[Floats, Floats]:
+        """Positive cells of either section."""
+        return self.first[self.first_positive], self.second[self.second_positive]
 
 
 def make_window(
@@ -62,12 +68,11 @@ def make_window(
     second: Floats,
     first_positive: Mask,
     second_positive: Mask,
-    second_place: Names | None = None,
+    spaces: tuple[Classes, Classes] | None = None,
 ) -> Window:
     """Make a window of the cells that lie in its mask."""
     one, two = contains(mask, first), contains(mask, second)
-    place = np.full(len(second), "") if second_place is None else second_place
-    return Window(block, mask, first[one], second[two], first_positive[one], second_positive[two], place[two])
+    return Window(block, mask, first[one], second[two], first_positive[one], second_positive[two], spaces)
 
 
 def contains(mask: Mask, points: Floats) -> Mask:
@@ -83,6 +88,7 @@ def list_windows(
     fields: tuple[Sequence[Field], Sequence[Field]],
     cells: tuple[pd.DataFrame, pd.DataFrame],
     transforms: tuple[Transform, Transform],
+    grounds: tuple[Mapping[int, Spaces], Mapping[int, Spaces]] = ({}, {}),
 ) -> list[Window]:
     """List where fields of two sections cover the same place.
 
@@ -93,19 +99,21 @@ def list_windows(
     fields : pair of sequences of Field
         Measured fields of either section.
     cells : pair of DataFrame
-        field, x_um, y_um, positive, place of every cell, on its own section.
+        field, x_um, y_um, positive of every cell, on its own section.
     transforms : pair of Transform
         From the block's reference to either section.
+    grounds : pair of mapping of int to Spaces, optional
+        Spaces between fibers, by field.
 
     Returns
     -------
     list of Window
         On the ground of the reference.
     """
-    grounds = [_find_ground(one, transforms[0]) for one in fields[0]]
+    boxes = [_find_box(one, transforms[0]) for one in fields[0]]
     places = [_map_cells(table, transform) for table, transform in zip(cells, transforms, strict=True)]
     windows = []
-    for one, (left, top, shape) in zip(fields[0], grounds, strict=True):
+    for one, (left, top, shape) in zip(fields[0], boxes, strict=True):
         x, y = left + (np.arange(shape[1]) + 0.5) * PIXEL_UM, top + (np.arange(shape[0]) + 0.5) * PIXEL_UM
         grid = np.column_stack([np.tile(x, shape[0]), np.repeat(y, shape[1])])
         inside = _covers(one, transforms[0], grid)
@@ -117,36 +125,45 @@ def list_windows(
             corner = np.array([left, top])
             points = [table[["x", "y"]].to_numpy(float) - corner for table in own]
             positive = [table["positive"].to_numpy(bool) for table in own]
-            place = own[1]["place"].to_numpy(str)
-            windows.append(make_window(block, mask, points[0], points[1], positive[0], positive[1], place))
+            numbers = one.number, two.number
+            fine = shape[0] * _FINE, shape[1] * _FINE
+            laid = [
+                lay_spaces(known[number], transform, left, top, fine)
+                for known, number, transform in zip(grounds, numbers, transforms, strict=True)
+                if number in known
+            ]
+            spaces = (laid[0], laid[1]) if len(laid) == 2 else None
+            windows.append(make_window(block, mask, points[0], points[1], positive[0], positive[1], spaces))
     return windows
 
 
-def measure_pairs(mask: Mask, radii: Floats) -> Floats:
-    """Integral of a window's set covariance over discs: pairs expected of unit densities, um4.
+def measure_pairs(one: Floats, two: Floats, radii: Floats) -> Floats:
+    """Integrals of a window's cross-covariances over discs: pairs expected of densities, by um4 of theirs.
 
     Parameters
     ----------
-    mask : ndarray of bool, shape (rows, columns)
-        The window, at `PIXEL_UM`.
+    one, two : ndarray of float, shape (rows, columns)
+        Densities of both markers in the window, 0 outside, at `PIXEL_UM`; its mask for unit densities.
     radii : ndarray of float, shape (n,)
         Of the discs, um.
 
     Returns
     -------
-    ndarray of float, shape (n,)
+    ndarray of float, shape (3, n)
+        First with second, first with itself, second with itself.
     """
-    shape = [fft.next_fast_len(2 * side, real=True) for side in mask.shape]
-    spectrum = fft.rfft2(mask.astype(float), shape)
-    covariance = fft.irfft2(np.abs(spectrum) ** 2, shape)
+    shape = [fft.next_fast_len(2 * side, real=True) for side in one.shape]
+    first, second = (fft.rfft2(np.asarray(part, float), shape) for part in (one, two))
+    products = (first * second.conj(), np.abs(first) ** 2, np.abs(second) ** 2)
+    covariances = np.array([fft.irfft2(product, shape).ravel() for product in products])
     rows, columns = (fft.fftfreq(side, 1 / side) * PIXEL_UM for side in shape)
-    away = np.hypot(rows[:, None], columns[None, :])
+    away = np.hypot(rows[:, None], columns[None, :]).ravel()
     # A pixel on the rim of a disc counts by how much of it lies inside, about.
-    shares = np.clip((radii[:, None, None] - away) / PIXEL_UM + 0.5, 0, 1)
-    return np.asarray((shares * covariance).sum((1, 2)) * PIXEL_UM**4)
+    shares = np.clip((radii[:, None] - away) / PIXEL_UM + 0.5, 0, 1)
+    return np.asarray(covariances @ shares.T * PIXEL_UM**4)
 
 
-def _find_ground(field: Field, transform: Transform) -> tuple[float, float, tuple[int, int]]:
+def _find_box(field: Field, transform: Transform) -> tuple[float, float, tuple[int, int]]:
     """A box on the reference that holds a field of a section."""
     x = field.center_x_um + np.array([-1, 1, -1, 1]) * field.width_um * 0.55
     y = field.center_y_um + np.array([-1, -1, 1, 1]) * field.height_um * 0.55
