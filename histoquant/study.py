@@ -172,7 +172,7 @@ def encode_name(name: str) -> str:
 
 
 def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) -> str:
-    """Fingerprint a file by its size and blocks spread over it, or a folder by its visible files.
+    """Fingerprint a file by its size and blocks spread over it, or a folder by its field images.
 
     Parameters
     ----------
@@ -191,13 +191,10 @@ def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) ->
     OSError
         The file cannot be read.
     """
-    digest = hashlib.sha256()
     if path.is_dir():
-        for child in sorted(path.iterdir()):
-            # Hidden files come and go as people browse a folder.
-            if child.is_file() and not child.name.startswith("."):
-                digest.update(os.fsencode(child.name) + b"\0" + fingerprint_file(child).encode())
-        return digest.hexdigest()
+        # Other files come and go as people browse a folder (Thumbs.db, desktop.ini) or keep notes in it.
+        return _fingerprint_folder(path, FIELD_SUFFIXES | TIFF_SUFFIXES)
+    digest = hashlib.sha256()
     size = path.stat().st_size
     digest.update(str(size).encode())
     with path.open("rb") as file:
@@ -209,7 +206,17 @@ def fingerprint_file(path: Path, blocks: int = 16, block_bytes: int = 65_536) ->
                 digest.update(file.read(block_bytes))
     companion = path.with_suffix("")
     if path.suffix.lower() == ".mrxs" and companion.is_dir():
-        digest.update(fingerprint_file(companion).encode())
+        digest.update(_fingerprint_folder(companion).encode())
+    return digest.hexdigest()
+
+
+def _fingerprint_folder(path: Path, suffixes: frozenset[str] | None = None) -> str:
+    """Fingerprint the visible files of a folder, or those with one of some endings."""
+    digest = hashlib.sha256()
+    for child in sorted(path.iterdir()):
+        wanted = suffixes is None or child.suffix.lower() in suffixes
+        if wanted and child.is_file() and not child.name.startswith("."):
+            digest.update(os.fsencode(child.name) + b"\0" + fingerprint_file(child).encode())
     return digest.hexdigest()
 
 

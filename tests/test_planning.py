@@ -121,6 +121,22 @@ def test_attenuation_is_what_simulation_shows() -> None:
     one, two = (Components(1.0, 1.0, 0.0, variance, n, n, 10 * n) for variance in (5.0, 2.0))
     factor = attenuate(one, two, (10, 10))
     assert np.corrcoef(seen.T)[0, 1] == pytest.approx(rho * factor, abs=0.01)
+    # Two sections of ten fields: half the variance of one section, and of 20 fields.
+    nested = Components(1.0, 3.0, 2.0, 10.0, n, 2 * n, 20 * n)
+    assert attenuate(nested, nested, (20, 20), (2, 2)) == pytest.approx(3 / (3 + 2 / 2 + 10 / 20))
+
+
+def test_sections_of_a_patient_share_the_error_between_them(tmp_path: Path) -> None:
+    run = make_pilot(tmp_path / "pilot", 8, 0.3)
+    fields = pd.read_csv(run / "fields.csv")
+    fields["section"] += np.where(fields["field"].gt(5), "-2", "-1")
+    fields.to_csv(run / "fields.csv", index=False)
+    sections = pd.read_csv(run / "sections.csv")
+    both = [sections.assign(section=sections["section"] + end) for end in ("-1", "-2")]
+    pd.concat(both).to_csv(run / "sections.csv", index=False)
+    (row,) = plan_study(run).tables["correlations"].to_dict("records")
+    own = [split_variance(part, False) for _, part in fields.groupby("marker")]
+    assert row["factor"] == pytest.approx(attenuate(own[0], own[1], (10, 10), (2, 2)))
 
 
 def test_sections_left_out_of_the_statistics_are_left_out_of_a_plan(tmp_path: Path) -> None:

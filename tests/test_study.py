@@ -413,13 +413,15 @@ def test_a_folders_fingerprint_does_not_depend_on_how_the_disk_lists_it(
             assert fingerprint_file(folder) == before
 
 
-def test_a_folders_fingerprint_follows_its_visible_files(tmp_path: Path) -> None:
+def test_a_folders_fingerprint_follows_its_visible_images(tmp_path: Path) -> None:
     folder = tmp_path / "fields"
     folder.mkdir()
     for name in ("1.png", "2.png"):
         (folder / name).write_text(name, encoding="utf-8")
     before = fingerprint_file(folder)
-    (folder / ".DS_Store").write_text("seen", encoding="utf-8")
+    # What Explorer and people leave in it is not measured.
+    for name in (".DS_Store", "._1.png", "Thumbs.db", "desktop.ini", "notes.txt"):
+        (folder / name).write_text("seen", encoding="utf-8")
     assert fingerprint_file(folder) == before
     (folder / "2.png").rename(folder / "3.png")
     assert fingerprint_file(folder) != before

@@ -307,3 +307,16 @@ def test_own_outlines_agree_with_their_run(measured: Path, tmp_path: Path) -> No
     # Outlines follow the pixels' edges, the field's edge here does not: one object may tip.
     for name in ("fibers", "positive_cells"):
         assert (fields[name] - fields[f"true_{name}"]).abs().le(1).all()
+
+
+def test_a_section_without_a_positive_outline_is_told(measured: Path, tmp_path: Path) -> None:
+    """Its cells may not have been marked at all, where those of another section are."""
+    folder = tmp_path / "fibers first"
+    write_features(folder, "P01-BAFF-R.geojson", ("Fiber", shapely.box(0, 0, 9, 9)))
+    write_features(folder, "P01-CD19.geojson", ("Positive", shapely.box(0, 0, 9, 9)))
+    fields = pd.read_csv(measured / "fields.csv")
+    own = fields[fields["section"].eq("P01-BAFF-R") & fields["positive_cells"].gt(0)]
+    assert len(own)
+    notes = "\n".join(validate_run(measured, folder).notes)
+    for number in own["field"]:
+        assert f"No positive mark in field {number} of P01-BAFF-R, where the run counts" in notes

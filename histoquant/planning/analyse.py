@@ -225,14 +225,16 @@ def _plan_groups(
 def _attenuate(fields: pd.DataFrame, found: dict[str, Components]) -> list[dict[str, Any]]:
     """Factor of every pair of markers, with the pilot's own rho before and after."""
     means = fields.pivot_table(index="patient", columns="marker", values="cells_per_fiber", aggfunc="mean")
-    counts = fields.groupby(["marker", "patient"]).size().groupby("marker").mean()
+    people = fields.groupby(["marker", "patient"])["section"]
+    counts, sections = (per.groupby("marker").mean() for per in (people.size(), people.nunique()))
     rows = []
     for first, second in combinations(sorted(found), 2):
         pair = means[[first, second]].dropna()
         if len(pair) < 3 or not (found[first].patient > 0 and found[second].patient > 0):
             continue
         one, two = (float(counts[name]) for name in (first, second))
-        factor = attenuate(found[first], found[second], (one, two))
+        cut = (float(sections[first]), float(sections[second]))
+        factor = attenuate(found[first], found[second], (one, two), cut)
         varies = bool((np.ptp(pair.to_numpy(), axis=0) > 0).all())
         rho = float(stats.spearmanr(*pair.to_numpy().T).statistic) if varies else np.nan
         rows.append(

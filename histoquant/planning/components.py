@@ -168,15 +168,17 @@ def simulate_power(size: int, effect: float, draws: int, rng: np.random.Generato
     return float((np.abs(z) > stats.norm.ppf(0.975)).mean())
 
 
-def attenuate(first: Components, second: Components, fields: Sequence[float]) -> float:
+def attenuate(
+    first: Components, second: Components, fields: Sequence[float], sections: Sequence[float] = (1.0, 1.0)
+) -> float:
     """Compute by what factor the error of fields and sections pulls a correlation towards zero.
 
     Parameters
     ----------
     first, second : Components
         Of the two markers, over all patients; their errors are taken as independent.
-    fields : sequence of float
-        Mean number of fields per patient of either marker.
+    fields, sections : sequence of float
+        Mean number of fields, and of sections, per patient of either marker.
 
     Returns
     -------
@@ -190,8 +192,8 @@ def attenuate(first: Components, second: Components, fields: Sequence[float]) ->
     0.75
     """
     reliability = [
-        one.patient / (one.patient + one.vary_value(n)) if one.patient > 0 else 0.0
-        for one, n in zip((first, second), fields, strict=True)
+        one.patient / (one.patient + one.vary_value(n / m, m)) if one.patient > 0 else 0.0
+        for one, n, m in zip((first, second), fields, sections, strict=True)
     ]
     return float(np.sqrt(reliability[0] * reliability[1]))
 

@@ -234,10 +234,10 @@ def _note_marks(pairs: pd.DataFrame, cells: pd.DataFrame, truth: Truth) -> list[
                 f"None of the {len(marks)} marked cells of {section} lies in a field: are they in um from "
                 "the slide's upper left corner?"
             )
-    if truth.form == "points":
+    if truth.form != "counts":
         empty = pairs[pairs["true_positive_cells"].eq(0) & pairs["positive_cells"].gt(0)]
         notes += [
-            f"No positive point in field {row['field']} of {row['section']}, where the run counts "
+            f"No positive mark in field {row['field']} of {row['section']}, where the run counts "
             f"{row['positive_cells']:.0f}: taken as none."
             for row in empty.to_dict("records")
         ]
