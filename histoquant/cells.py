@@ -261,7 +261,10 @@ def _label(mask: Bytes) -> Labels:
 
 def _add_labels(first: Labels, second: Labels) -> Labels:
     """Both, the first on top, the second numbered on."""
-    return np.where((first == 0) & (second > 0), second + int(first.max(initial=0)), first).astype(np.int32)
+    both, at = first.copy(), np.flatnonzero(second)
+    at = at[both.ravel()[at] == 0]
+    both.ravel()[at] = second.ravel()[at] + int(first.max(initial=0))
+    return both
 
 
 def _keep_sizes(

@@ -47,7 +47,7 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     """
     parts = _name_clumps(seeds, mask)
     crowded = mask & (parts == 0)
-    sure = _name_clumps(seeds, crowded & (height < low))
+    sure = _name_clumps(seeds, crowded & (height < low)) if low > -np.inf else np.zeros_like(parts)
     # Of what is sure only the rim takes part, from where the rest is flooded.
     rest = cv2.dilate((crowded & (sure == 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     rest &= crowded

@@ -15,6 +15,7 @@ from histoquant.feret import measure_feret
 from histoquant.geometry import frame_mask
 from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
+from histoquant.ranks import rank_groups
 from histoquant.spans import Spans, list_spans
 from histoquant.stains import FloatImage, Stains, crop_stains, predict_edge_dab
 
@@ -60,8 +61,7 @@ class _Pixels:
 
     def quantile(self, values: FloatImage, share: float, where: Mask) -> Floats:
         """Quantile per label; NaN where nothing is left."""
-        groups = pd.Series(values[where]).groupby(self.index[where])
-        return np.asarray(groups.quantile(share).reindex(range(len(self.labels))), float)
+        return rank_groups(values[where], self.index[where], len(self.labels), share)
 
     def fill(self, where: Mask) -> Mask:
         """A label with no pixel in `where` takes all it has."""
@@ -296,9 +296,8 @@ def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: 
     turn = np.arctan2(down, right) / (2 * np.pi) + 0.5
     sector = np.minimum((turn * _SECTORS).astype(np.int64), _SECTORS - 1)
     key = pixels.index * _SECTORS + sector
-    found = pd.Series(values[band]).groupby(key[band]).quantile(share)
-    stain = np.full((len(pixels.labels), _SECTORS), np.nan)
-    stain.ravel()[found.index] = found
+    shape = len(pixels.labels), _SECTORS
+    stain = rank_groups(values[band], key[band], shape[0] * shape[1], share).reshape(shape)
     meets = _find_contacts(pixels, labels)
     shared = np.zeros(stain.shape, bool)
     shared[pixels.index[meets], sector[meets]] = True

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from histoquant.feret import measure_feret
 from histoquant.protocol import CellSettings
 from histoquant.ranks import find_median
-from histoquant.spans import Spans, list_spans
+from histoquant.spans import Spans, index_labels, list_spans
 from histoquant.stains import FloatImage, Stains
 
 Labels = npt.NDArray[np.int32]
@@ -256,7 +256,7 @@ def _has_wall(
 
 def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels, gap: FloatImage) -> _Spots:
     rows, columns = np.divmod(np.flatnonzero(labels != 0), labels.shape[1])
-    index = np.unique(labels[rows, columns], return_inverse=True)[1]
+    _, index = index_labels(labels[rows, columns])
     row, column = (np.rint(_average(index, values)).astype(np.int64) for values in (rows, columns))
     places = zip(row.tolist(), column.tolist(), gap[row, column].tolist(), strict=True)
     fiber = np.array([_name_nearest(fibers, *place) for place in places], np.int64)

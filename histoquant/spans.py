@@ -99,12 +99,18 @@ def list_spans(labels: Labels) -> Spans:
     begins = np.flatnonzero(columns < width)
     value = labels[rows[begins], columns[begins]]
     begins, value = begins[value != 0], value[value != 0]
-    names, index = _index_labels(value)
+    names, index = index_labels(value)
     return Spans(names, index, rows[begins], columns[begins], columns[begins + 1] - 1)
 
 
-def _index_labels(values: npt.NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
-    """Labels, ascending, and the place of each value among them."""
+def index_labels(values: npt.NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
+    """List labels, ascending, and the place of each value among them: `np.unique` without a sort.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in index_labels(np.array([7, 2, 7]))]
+    [[2, 7], [1, 0, 1]]
+    """
     highest = int(values.max(initial=0))
     # Hand-made label maps may hold huge numbers, for which a table by label would not fit in memory.
     if int(values.min(initial=0)) < 0 or highest > 1000 + 100 * len(values):
