@@ -103,6 +103,18 @@ def measure_limits(values: npt.ArrayLike, reference: npt.ArrayLike, confidence: 
     )
 
 
+def describe_limits(confidence: float = 0.95) -> str:
+    """Describe in words what limits of agreement are.
+
+    Examples
+    --------
+    >>> describe_limits()
+    'bias ± 1.96 SD, between which 95 of 100 single differences are expected'
+    """
+    z = stats.norm.ppf((1 + confidence) / 2)
+    return f"bias ± {z:.2f} SD, between which {100 * confidence:g} of 100 single differences are expected"
+
+
 def measure_relative_limits(
     values: npt.ArrayLike, reference: npt.ArrayLike, confidence: float = 0.95
 ) -> Limits:

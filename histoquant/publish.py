@@ -260,6 +260,9 @@ def publish_report(path: Path, reviewer: str | None = None) -> Path:
     if tried is not None:
         by_vectors = try_vectors(objects, tried[1], fields, sections, protocol)
         results.write_table(path / "sensitivity_vectors.csv", by_vectors)
+    elif reviewer is None:
+        # It tells of cells that are not there any more.
+        (path / "sensitivity_vectors.csv").unlink(missing_ok=True)
     results.write_table(folder / "thresholds.csv", thresholds)
     up = "" if reviewer is None else "../../"
     if reviewer is not None:

@@ -14,7 +14,7 @@ import shapely
 from markupsafe import Markup
 
 from histoquant import results
-from histoquant.agreement import LEAST, measure_limits
+from histoquant.agreement import LEAST, describe_limits, measure_limits
 from histoquant.errors import EditError, ResultsError
 from histoquant.geometry import contains_points
 from histoquant.objects import select_countable
@@ -51,9 +51,8 @@ _WHAT = {
     "by their mark, fibers as their reader judged.",
 }
 _HOW = (
-    "Bias is the mean of the "
-    "differences, first − second; 95 of 100 single differences are expected between the limits of agreement "
-    "(bias ± 1.96 SD, Bland and Altman). ICC(2,1): two-way random, absolute agreement, one rating.",
+    "Bias is the mean of the differences, first − second; limits of agreement: {limits} (Bland and Altman). "
+    "ICC(2,1): two-way random, absolute agreement, one rating.",
     "Cells are the same up to 4 µm apart, one to one. Kappa is over the calls, positive or not, of cells "
     "that both have and at least one counts; 0 is chance, 1 perfect. F1 is over positive cells of either.",
 )
@@ -201,10 +200,11 @@ def build_page(
         "protocol hash": str(run.get("protocol_hash") or "")[:12],
     }
     tables = [tabulate_counts(agreement, level, confidence) for level in ("section", "field")]
+    how = [text.replace("{limits}", describe_limits(confidence)) for text in _HOW]
     parts = [
         Part("Counts", figures=_draw(pairs, names, confidence), tables=tables),
         Part("Cells", tables=[tabulate_calls(agreement, confidence)]),
-        Part("How it was compared", points=(_WHAT[blinded], *_HOW)),
+        Part("How it was compared", points=(_WHAT[blinded], *how)),
         Part("What it does not mean", points=_LIMITS if blinded else (_NOT_ALONE, *_LIMITS)),
     ]
     title = f"histoquant: {names[0]} and {names[1]}"

@@ -44,6 +44,8 @@ TEXT_COLUMNS = (
     "estimate_name",
     "method",
     "note",
+    # of comparisons, and of stain vectors that were tried
+    *("level", "quantity", "measure", "slide_source", "slide_vectors", "batch_vectors"),
 )
 
 
@@ -237,7 +239,7 @@ def read_table(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
     path : Path
         The file.
     columns : collection of str, optional
-        Columns that it must have.
+        Columns that it must have, all but `TEXT_COLUMNS` of numbers.
 
     Returns
     -------
@@ -246,7 +248,7 @@ def read_table(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
     Raises
     ------
     ResultsError
-        The table is absent or damaged, or lacks a column.
+        The table is absent or damaged, lacks a column, or holds a text where a number belongs.
     """
     try:
         names = list(pd.read_csv(path, nrows=0).columns)
@@ -261,6 +263,10 @@ def read_table(path: Path, columns: Collection[str] = ()) -> pd.DataFrame:
             keep_default_na=False,
             na_values={name: [""] for name in names if name not in text},
         )
+        for name in set(columns) - set(text):
+            if (wrong := pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna()).any():
+                at = int(wrong.to_numpy().argmax())
+                raise ValueError(f"row {at + 2} has {table[name].iloc[at]!r} as {name}")
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot be read ({error})", path, "run `histoquant run` again") from error
     for name in text:

@@ -415,7 +415,7 @@ def _parse_mpp(text: str) -> tuple[float | None, str]:
     try:
         value = float(text)
     except ValueError:
-        return None, f"{text} is not a number of um/px"
+        return None, f"{text} is not a number of um/px; write it with digits and a point"
     if not math.isfinite(value) or not low <= value <= high:
         return None, f"{text} um/px is implausible; a microscope's pixel is {low} to {high} um"
     return value, ""

@@ -177,9 +177,8 @@ def test_a_ratio_that_is_no_number_is_named(tmp_path: Path) -> None:
     table = pd.read_csv(folder / "fields.csv", dtype=str)
     table.loc[2, "cells_per_fiber"] = "many"
     table.to_csv(folder / "fields.csv", index=False)
-    with pytest.raises(ResultsError, match="has 'many' as cells_per_fiber") as found:
+    with pytest.raises(ResultsError, match="row 4 has 'many' as cells_per_fiber"):
         plan_study(folder)
-    assert "row 4" in str(found.value)
 
 
 def test_pilots_too_small(tmp_path: Path) -> None:

@@ -322,6 +322,13 @@ def test_a_table_absent_or_damaged(tmp_path: Path, data: bytes | None) -> None:
         read_table(tmp_path / "a.csv")
 
 
+def test_a_text_where_a_number_belongs_is_named(tmp_path: Path) -> None:
+    """As a spreadsheet of another language writes it back."""
+    (tmp_path / "a.csv").write_text('patient,fibers,cells_per_fiber\nP1,3,\nP2,4,"0,31"\n')
+    with pytest.raises(ResultsError, match="row 3 has '0,31' as cells_per_fiber"):
+        read_table(tmp_path / "a.csv", ["patient", "fibers", "cells_per_fiber"])
+
+
 # What a section holds
 
 

@@ -285,7 +285,8 @@ def test_a_contradictory_table(table: Table, tmp_path: Path, lines: list[str], w
          "1.1 um"),
         (",mpp", "CD19,a.svs,inf", "column mpp: inf um/px is implausible; a microscope's pixel is 0.1 to "
          "1.1 um"),
-        (",mpp", "CD19,a.svs,40x", "column mpp: 40x is not a number of um/px"),
+        (",mpp", "CD19,a.svs,40x", "column mpp: 40x is not a number of um/px; write it with digits "
+         "and a point"),
     ],
 )  # fmt: skip
 def test_a_bad_row_fails_its_section_only(table: Table, columns: str, cells: str, problem: str) -> None:

@@ -21,8 +21,9 @@ from histoquant.synthetic.compare import compare_fields
 from histoquant.synthetic.truth import read_truth as read_rendered
 from histoquant.validation import validate_run
 from histoquant.validation.cells import count_marks, judge_cells, match_field, pair_points
-from histoquant.validation.pairs import pair_fields, pair_sections
-from histoquant.validation.truth import Place, TruthError, read_truth
+from histoquant.validation.page import build_page
+from histoquant.validation.pairs import PAIR_COLUMNS, pair_fields, pair_sections, summarise_agreement
+from histoquant.validation.truth import Place, Truth, TruthError, read_truth
 from histoquant.validation.validate import read_places
 
 PLACES = {"P01-CD19": Place(frozenset({1, 2}), 0.5), "camera": Place(frozenset({1, 2}), None)}
@@ -254,6 +255,16 @@ def test_counts_give_tables_and_a_page(measured: Path, rendered: pd.DataFrame, t
     agreement = pd.read_csv(folder / "agreement.csv", keep_default_na=False)
     row = agreement.query("marker == '' and level == 'field' and quantity == 'fibers' and measure == 'bias'")
     assert float(row["estimate"].iloc[0]) == pytest.approx(same.mean(), abs=1e-6)
+
+
+def test_the_page_tells_the_limits_of_its_confidence(measured: Path) -> None:
+    pairs = pd.read_csv(measured / "fields.csv").assign(true_fibers=9, true_positive_cells=2)
+    pairs = pairs.assign(true_cells_per_fiber=2 / 9)[list(PAIR_COLUMNS)]
+    sections = pair_sections(pairs)
+    agreement = summarise_agreement(pairs, sections, pd.DataFrame({"section": []}), 0.9)
+    truth = Truth("Li", "counts", pd.DataFrame(), pd.DataFrame())
+    page = build_page(truth, {}, pairs, sections, agreement, (), 0.9)
+    assert "bias ± 1.64 SD, between which 90 of 100" in page and "1.96" not in page.split("</svg>")[-1]
 
 
 def test_what_is_left_out_is_told(measured: Path, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_the_command_adds_a_table_to_the_report_and_changes_no_count(run: Path) 
     (run / "sections" / NAME / "vectors.parquet").unlink()
     publish_report(run)
     assert "Stain vectors." not in (run / "report.html").read_text(encoding="utf-8")
+    assert not (run / "sensitivity_vectors.csv").exists(), "nor a file that looks like the run's"
 
 
 def test_a_lost_slide_is_named_and_the_others_are_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def plan_study(path: Path, error: float = 0.1, power: float = 0.8, difference: f
     """
     _check(error, power, difference)
     run, _ = read_run(path)
-    fields = _read_numbers(path / "fields.csv")
+    fields = read_table(path / "fields.csv", FIELD_COLUMNS)
     fields = fields[fields["status"].eq("ok") & fields["control"].eq("") & fields["cells_per_fiber"].notna()]
     sections = read_table(path / "sections.csv", SECTION_COLUMNS)
     # A section may be left out as a whole, its fields being ok.
@@ -171,21 +171,6 @@ def build_page(plan: Plan) -> str:
         "wanted power": f"{100 * plan.power:g} %",
     }
     return build_article("histoquant: plan", "Fields and patients of a study, from a pilot run", facts, parts)
-
-
-def _read_numbers(path: Path) -> pd.DataFrame:
-    """fields.csv, its ratios numbers even if somebody has worked on the table."""
-    fields = read_table(path, FIELD_COLUMNS)
-    ratio = fields["cells_per_fiber"]
-    numbers = pd.to_numeric(ratio, errors="coerce")
-    if (wrong := numbers.isna() & ratio.notna()).any():
-        at = int(wrong.to_numpy().argmax())
-        raise ResultsError(
-            f"has {ratio.iloc[at]!r} as cells_per_fiber",
-            f"{path}, row {at + 2}",
-            "run `histoquant run` again",
-        )
-    return fields.assign(cells_per_fiber=numbers)
 
 
 def _check(error: float, power: float, difference: float | None) -> None:

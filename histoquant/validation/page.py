@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from histoquant.agreement import LEAST, measure_limits
+from histoquant.agreement import LEAST, describe_limits, measure_limits
 from histoquant.report.agreement import plot_differences, plot_identity
 from histoquant.report.article import Figure, Part, build_article
 from histoquant.report.formats import format_count, format_interval, format_number, format_text, is_absent
@@ -35,9 +35,9 @@ _MEANINGS = {
 _HOW = (
     "Both counted the same fields, the run's own: this is measurement error. How much a section's value "
     "would change with other fields is another matter and stands in the run's report.",
-    "Differences are run − truth. Bias: their mean. Limits of agreement: bias ± 1.96 SD, between which 95 of "
-    "100 single differences are expected. The per cent are those of the ratio run / truth (from logarithms), "
-    "since counts differ more where there is more to count; pairs with a zero have no ratio.",
+    "Differences are run − truth. Bias: their mean. Limits of agreement: {limits}. The per cent are those of "
+    "the ratio run / truth (from logarithms), since counts differ more where there is more to count; pairs "
+    "with a zero have no ratio.",
     "ICC(2,1): share of the variance that both have in common, a constant shift counting against it. CCC: "
     "Lin's concordance, nearness to the line of identity. Both rise with the spread of the values, so they "
     "compare only between studies of like spread; the limits of agreement do not.",
@@ -103,12 +103,13 @@ def build_page(
         if table
     ]
     cells = tabulate_cells(agreement, confidence)
+    how = [text.replace("{limits}", describe_limits(confidence)) for text in _HOW]
     parts = [
         Part("Result", state=told[0], points=told[1:], texts=notes),
         Part("Counts", figures=_draw(pairs, sections, truth.name, confidence), tables=tables),
         *([Part("Cells", tables=[cells])] if cells else []),
         Part("Sections", tables=[tabulate_sections(sections)]),
-        Part("How it was compared", points=_HOW),
+        Part("How it was compared", points=how),
         Part("What it does not mean", points=_LIMITS),
     ]
     subtitle = f"The run's counts against {truth.name}, in the same fields, by the half-area rule"
