@@ -18,6 +18,7 @@ import cv2
 import napari
 import numpy as np
 import pandas as pd
+from napari._qt.dialogs.qt_notification import NapariQtNotification
 from napari_histoquant.opening import add_layers
 from qtpy.QtTest import QTest
 
@@ -154,6 +155,8 @@ def serial(viewer: Any, folder: Path) -> None:
 def take(viewer: Any, name: str, dock: Any = None, reset: bool = False) -> None:
     """Take a picture of the window when it has come to rest; all of the slide is seen if so wanted."""
     QTest.qWait(1500)
+    for note in viewer.window._qt_window.findChildren(NapariQtNotification):
+        note.close()  # it lies on the scale bar
     if reset:
         viewer.reset_view()
     QTest.qWait(1500)

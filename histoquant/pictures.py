@@ -26,7 +26,9 @@ SKY: Color = (86, 180, 233)
 GREEN: Color = (0, 158, 115)
 YELLOW: Color = (240, 228, 66)
 VERMILLION: Color = (213, 94, 0)
-GREY: Color = (110, 110, 110)
+# Not theirs, so dark that lightness alone tells them from the others, whoever looks and on whatever tissue.
+PURPLE: Color = (90, 10, 90)
+GREY: Color = (70, 70, 70)
 
 
 class Style(NamedTuple):
@@ -54,7 +56,7 @@ STYLES = {
     "fiber": Style("fiber inside the field, counted", GREEN, 1, "solid"),
     "cell": Style("cell inside the field, not positive", SKY, 1, "solid"),
     "straddling_in": Style("cut by the field’s edge, more than half inside: counted", BLUE, 2, "solid"),
-    "straddling_out": Style("cut by the field’s edge, not counted", VERMILLION, 2, "dashed"),
+    "straddling_out": Style("cut by the field’s edge, not counted", PURPLE, 2, "dashed"),
     "outside": Style("not counted: outside the field, without nucleus, or longitudinal", GREY, 1, "dotted"),
 }
 """Outlines by kind of object; a positive cell adds a dot, a positive fiber a diamond."""
@@ -86,7 +88,7 @@ def draw_overlay(
     Returns
     -------
     ndarray of uint8, shape (rows, columns, 3)
-        RGB. Colours are those of Okabe and Ito; styles are in `STYLES`.
+        RGB. Styles are in `STYLES`.
 
     Raises
     ------

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import rgb2lab
 
 from histoquant import pictures
 from histoquant.errors import HistoquantError
@@ -68,9 +69,27 @@ def test_states_differ_in_line_as_well_as_in_color():
     assert len({style.color for style in states}) == len(states)
 
 
+# Machado, Oliveira and Fernandes (2009), severity 1: red, green and blue as those see them who lack a cone.
+SIGHT = {
+    "all cones": np.eye(3),
+    "no red cone": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no green cone": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no blue cone": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_everybody_tells_the_colors_apart(sight):
+    shown = [*(style.color for style in pictures.STYLES.values()), pictures.VERMILLION, pictures.YELLOW]
+    light = (np.array(shown) / 255) ** 2.2 @ np.array(SIGHT[sight]).T
+    seen = rgb2lab(np.clip(light, 0, 1) ** (1 / 2.2))
+    distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(len(shown), 1)]
+    assert distances.min() > 15  # of lightness and chroma; 2 are just seen side by side
+
+
 def test_broken_lines_have_less_ink_than_solid_ones_of_the_same_width():
     solid = count_color(draw_fiber(True, True), pictures.BLUE)
-    dashed = count_color(draw_fiber(False, True), pictures.VERMILLION)
+    dashed = count_color(draw_fiber(False, True), pictures.PURPLE)
     assert 0.3 * solid < dashed < 0.8 * solid
 
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.geometry import Field
-from histoquant.pictures import STYLES, VERMILLION, classify_objects
+from histoquant.pictures import GREY, STYLES, VERMILLION, classify_objects
 from napari_histoquant.slides import KEY, UNITS, LayerData, place_image
 
 FIELDS, POSITIVE, FIBERS, CELLS = "fields", "positive cells", "fibers", "cells"
 EDGE_UM = 4.0
-_CELL_UM = 7.0
+_CELL_UM = 8.0
 _POINT_COLUMNS = (
     *("object", "field", "counted", "straddling", "dab_od", "confidence", "nucleus", "place", "fiber"),
     "reason",
@@ -83,21 +83,23 @@ def show_points(objects: pd.DataFrame) -> LayerData:
     Returns
     -------
     tuple
-        Data, properties, `points`. Cells that do not count are hollow.
+        Data, properties, `points`. Cells that do not count are grey.
     """
     cells = objects[objects["kind"].eq("cell") & objects["positive"].astype(bool)].reset_index(drop=True)
-    counted = cells["counted"].to_numpy(bool)
-    color = np.array([*VERMILLION, 255]) / 255
-    face = np.where(counted[:, None], color, color * (1, 1, 1, 0))
+    counted = cells["counted"].to_numpy(bool)[:, None]
+    color = np.where(counted, np.array([*VERMILLION, 255]), np.array([*GREY, 255])) / 255
     properties = {
         "name": POSITIVE,
         "ndim": 2,
         "features": _plain(cells[list(_POINT_COLUMNS)]),
         "size": _CELL_UM,
-        "face_color": face if len(cells) else "transparent",
-        "border_color": color,
-        "border_width": 0.15,
-        "antialiasing": 0,  # smooth edges double the time of a frame without a graphics card
+        "face_color": color if len(cells) else "transparent",
+        "border_color": color if len(cells) else "transparent",
+        # Without a graphics card, smooth edges and borders take half the time of a frame; so does napari's
+        # own limit of 2 px, below which every point has a border that is painted over 6 x 6 px.
+        "border_width": 0.0,
+        "antialiasing": 0,
+        "canvas_size_limits": (1.5, 10_000),
         "units": UNITS,
         "metadata": {KEY: {"kind": POSITIVE}},
     }

@@ -27,6 +27,7 @@ from PIL import Image
 from histoquant import results
 from histoquant.errors import ResultsError
 from histoquant.geometry import Field
+from histoquant.pictures import GREY, STYLES, VERMILLION
 from histoquant.slide import open_slide
 
 
@@ -122,6 +123,12 @@ def test_a_section_opens_whole(measured_run: Path) -> None:
     shown = points.features[points.features["counted"]]
     assert sorted(shown["object"]) == sorted(counted["object"])
     assert set(points.features["counted"].map(type)) == {bool}
+    colors = {
+        counted: set(map(tuple, np.rint(255 * points.face_color[points.features["counted"] == counted, :3])))
+        for counted in (True, False)
+    }
+    assert colors[True] == {VERMILLION} and colors[False] <= {GREY}
+    assert STYLES["straddling_out"].color not in (VERMILLION, GREY), "cut and not counted is no positive cell"
 
 
 def test_labels_of_a_section_lie_where_their_objects_are(measured_run: Path) -> None:

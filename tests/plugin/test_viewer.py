@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from napari.layers import Layer
+from napari_histoquant.layers import show_points
 from napari_histoquant.opening import add_layers
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
+from histoquant.pictures import GREY, VERMILLION
 from plugin.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +37,26 @@ def test_a_section_dragged_in_shows_with_a_scale_bar(viewer: Any, measured_run: 
     assert viewer.canvas.overlays.scale_bar.visible
     picture = viewer.screenshot(canvas_only=True, flash=False)
     assert picture[..., :3].std() > 10
+
+
+@pytest.mark.parametrize("width_um", [30_000.0, 3_000.0, 300.0])
+def test_positive_cells_are_seen_from_afar_and_from_near(viewer: Any, width_um: float) -> None:
+    places = pd.DataFrame({"x_um": [0.0, 9000.0], "y_um": 100.0, "counted": [True, False]})
+    names = ("object", "field", "straddling", "dab_od", "confidence", "nucleus", "place", "fiber", "reason")
+    cells = places.assign(kind="cell", positive=True, **dict.fromkeys(names, 0))
+    viewer.layers.append(Layer.create(*show_points(cells)))
+    viewer.scene.camera.zoom = min(viewer.canvas.size) / width_um
+    for x, color in ((0.0, VERMILLION), (9000.0, GREY)):
+        viewer.scene.camera.center = (0.0, 100.0, x)
+        QTest.qWait(200)
+        picture = viewer.screenshot(canvas_only=True, flash=False, scale=1)[..., :3]
+        # From afar it is blended with the black canvas, by a quarter at most.
+        light = picture.max(axis=-1, keepdims=True) / max(color)
+        found = (np.abs(picture - light * color) < 8).all(axis=-1) & (light[..., 0] > 0.7)
+        rows, columns = np.nonzero(found)
+        assert len(rows) >= 2, "it is seen"
+        middle = (picture.shape[0] / 2, picture.shape[1] / 2)
+        assert (rows.mean(), columns.mean()) == pytest.approx(middle, abs=2)
 
 
 def test_the_widget_opens_what_is_chosen(
