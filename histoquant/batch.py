@@ -152,9 +152,9 @@ def plan_work(
         outdated += record is not None and record["status"] != "failed" and record["key"] != work.key
     if edited:
         raise ResultsError(
-            f"holds edits that another protocol, seed or input would orphan: {'; '.join(edited)}",
+            f"holds edits that another protocol, seed, input or version would orphan: {'; '.join(edited)}",
             folder.path,
-            "choose another --out, or --fresh to move the old folder aside",
+            "choose another --out, name other sections by --only, or --fresh to move the old folder aside",
         )
     return Plan(tuple(works), unavailable, outdated)
 

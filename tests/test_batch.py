@@ -100,7 +100,7 @@ def test_an_unknown_section_and_an_edited_one_are_refused(tmp_path: Path) -> Non
     edits = folder.section("A-CD19") / "edits"
     edits.mkdir(parents=True)
     (edits / "Li.jsonl").write_text("{}")
-    with pytest.raises(ResultsError, match="A-CD19 by Li"):
+    with pytest.raises(ResultsError, match=r"version would orphan: A-CD19 by Li; .*--only"):
         plan_work(study, folder, Protocol(), 0)
 
 

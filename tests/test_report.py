@@ -20,9 +20,11 @@ from histoquant.protocol import Protocol, hash_protocol
 from histoquant.report import RunTables, build_report
 from histoquant.report.article import Part, build_article
 from histoquant.report.build import MAX_PICTURE_BYTES
+from histoquant.report.formats import format_p
 from histoquant.report.plots import list_groups, plot_groups, plot_scatter, spread_points
 from histoquant.report.sentences import tell_correlation
 from histoquant.report.table import Column, make_table
+from histoquant.report.views import tabulate_validations
 
 NAN = float("nan")
 SPACE = " "
@@ -197,6 +199,28 @@ def test_key_result_names_the_pair_of_the_paper_first():
         "CD19: 0.18 ± 0.08 positive cells per fiber in a (n = 19), 0.36 ± 0.21 in b (n = 10); P = 0.002"
         in text
     )
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0496, "0.0496"), (0.0504, "0.0504"), (0.049999, "0.049999"), (0.05, "0.050"), (0.0494, "0.049"),
+     (0.0506, "0.051"), (1.0, "1.000")],
+)  # fmt: skip
+def test_a_p_shows_on_which_side_of_the_limit_it_lies(p, text):
+    """0.050 beside "also had more" and beside "no relation" would be one number for two claims."""
+    assert format_p(p) == text
+
+
+def test_the_number_of_sections_is_that_of_what_stands_beside_it():
+    rows = [("bias_percent", 7, 5.0), ("limit_low_percent", 7, -9.0), ("limit_high_percent", 7, 9.0),
+            ("bias", 9, 0.1), ("icc", 9, 0.9)]  # fmt: skip
+    agreement = pd.DataFrame(rows, columns=["measure", "n", "estimate"]).assign(
+        marker="", level="section", quantity="positive_cells", ci_low=NAN, ci_high=NAN
+    )
+    table = tabulate_validations({"validation/Li/validation.html": agreement}, 0.95)
+    assert [cell.text for cell in table.rows[0]][2] == "7 of 9"
+    table = tabulate_validations({"validation/Li/validation.html": agreement.assign(n=9)}, 0.95)
+    assert [cell.text for cell in table.rows[0]][2] == "9"
 
 
 @pytest.mark.parametrize(

@@ -79,16 +79,21 @@ def format_number(value: Any, decimals: int = 3) -> str:
 
 
 def format_p(value: Any) -> str:
-    """Write a P value with three decimals, small ones as an inequality.
+    """Write a P value with three decimals, small ones as an inequality; near 0.05 so that its side is seen.
 
     Examples
     --------
-    >>> format_p(0.03249), format_p(0.0004), format_p(float("nan"))
-    ('0.032', '< 0.001', '–')
+    >>> format_p(0.03249), format_p(0.0004), format_p(float("nan")), format_p(0.0496)
+    ('0.032', '< 0.001', '–', '0.0496')
     """
-    if not is_absent(value) and 0 <= float(value) < 0.001:
+    if is_absent(value):
+        return ABSENT
+    number, decimals = float(value), 3
+    if 0 <= number < 0.001:
         return "< 0.001"
-    return format_number(value)
+    while round(number, decimals) == 0.05 != number and decimals < 6:
+        decimals += 1
+    return format_number(number, decimals)
 
 
 def format_equals_p(value: Any) -> str:

@@ -392,8 +392,14 @@ def tabulate_validations(
         f"{what}{'' if readers else ' against other counts'} in the same fields, by section.",
         columns,
         rows,
-        f"Differences are {side}. This is measurement error; the intervals above are of sampling.",
+        f"Differences are {side}. This is measurement error; the intervals above are of sampling. "
+        "“7 of 9”: a count of 0 has no ratio, so that per cent are of 7 sections, the ICC of 9.",
     )
+
+
+def _tell_pairs(pairs: Any, ratios: Any) -> str:
+    """Pairs that were compared, and of how many there is a ratio, where these are fewer."""
+    return format_count(pairs) if ratios == pairs else f"{format_count(ratios)} of {format_count(pairs)}"
 
 
 def _list_agreement(href: str, agreement: pd.DataFrame) -> Iterator[tuple[str | Cell, ...]]:
@@ -405,7 +411,7 @@ def _list_agreement(href: str, agreement: pd.DataFrame) -> Iterator[tuple[str | 
         yield (
             Cell(unquote(unquote(href.split("/")[-2])), href),  # once for the link, once for the disk
             what if is_absent(marker) else f"{marker}, {what}",
-            format_count(found["n"].max()),
+            _tell_pairs(found["n"].max(), bias["n"]),
             _format_estimate(bias, 1),
             format_interval(low["estimate"], high["estimate"], 1),
             _format_estimate(found.loc["icc"], 3),
