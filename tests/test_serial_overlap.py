@@ -304,6 +304,14 @@ def test_windows_are_where_fields_of_both_sections_lie() -> None:
     (window,) = list_windows("b", ([first], [second]), cells, transforms, (known, also))
     assert window.spaces is not None
     assert [part[~(part == 4)].max() for part in window.spaces] == [1, 3]
+    # A fiber that the second section misses where the first shows it.
+    known, also = (
+        {1: Spaces(0 * known[1].classes, *known[1][1:])},
+        {7: Spaces(0 * also[7].classes + 4, *also[7][1:])},
+    )
+    (window,) = list_windows("b", ([first], [second]), cells, transforms, (known, also))
+    assert window.spaces is not None
+    assert (window.spaces[1] == window.spaces[0]).all()
     assert window.spaces[0].shape == tuple(5 * side for side in window.mask.shape)
 
 

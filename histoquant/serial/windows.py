@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import fft
 
 from histoquant.geometry import Field, contains_points
-from histoquant.serial.spaces import FINE_UM, Classes, Spaces, lay_spaces
+from histoquant.serial.spaces import FINE_UM, Classes, Spaces, lay_spaces, restore_missed
 from histoquant.serial.transform import Transform, map_points, unmap_points
 
 Floats = npt.NDArray[np.float64]
@@ -132,7 +132,7 @@ def list_windows(
                 for known, number, transform in zip(grounds, numbers, transforms, strict=True)
                 if number in known
             ]
-            spaces = (laid[0], laid[1]) if len(laid) == 2 else None
+            spaces = restore_missed(*laid) if len(laid) == 2 else None
             windows.append(make_window(block, mask, points[0], points[1], positive[0], positive[1], spaces))
     return windows
 
