@@ -21,12 +21,13 @@ from histoquant.geometry import Field, rasterize_field
 from histoquant.measure import locate_cells
 from histoquant.objects import OBJECT_COLUMNS, list_objects
 from histoquant.protocol import CellSettings, MarkerSettings, Protocol
+from histoquant.sensitivity import CALLED
 from histoquant.stains import Stains
 
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Box = tuple[int, int, int, int]
-REDRAWN, CALLED = "edited by the reviewer", "called by the reviewer"
+REDRAWN = "edited by the reviewer"
 _DRAW = ("add", "split", "merge", "redraw")
 _WHERE = ("x_um", "y_um", "area_um2", "positive", "counted")
 

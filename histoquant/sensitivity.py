@@ -20,6 +20,8 @@ FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Factors by which every marker's threshold is changed."""
 VECTORS = ("default", "slide", "batch")
 """Stain vectors that are tried: the usual ones, those estimated on the slide, those of the slide's batch."""
+CALLED = "called by the reviewer"
+"""What the reason of a cell says whose call is a person's."""
 USED = "as used"
 """What stands for the run's own vectors."""
 _KEYS = ("analysis", "marker", "marker_2", "group", "group_2")
@@ -50,7 +52,8 @@ def try_thresholds(
     Parameters
     ----------
     objects : DataFrame
-        Of fields with status `ok`: section, field, kind, fraction_in_field, countable, positive, dab_od.
+        Of fields with status `ok`: section, field, kind, fraction_in_field, countable, positive, dab_od, and
+        reason where a reviewer may have called cells.
     fields, sections : DataFrame
         fields.csv and sections.csv.
     protocol : Protocol
@@ -144,6 +147,8 @@ def recall_cells(
     """
     dab, called = objects["dab_od"].to_numpy(float), objects["positive"].to_numpy(bool)
     by_rule = called == (dab > threshold_od)
+    if "reason" in objects:
+        by_rule &= ~objects["reason"].str.contains(CALLED, regex=False).fillna(False).to_numpy(bool)
     positive = np.where(by_rule, dab > threshold_od * factor, called)
     counts = count_half_area(objects["fraction_in_field"]) & objects["countable"].astype(bool)
     return np.asarray(positive & counts & objects["kind"].eq("cell"), bool)

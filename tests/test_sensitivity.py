@@ -9,9 +9,11 @@ import pytest
 from histoquant.protocol import MarkerSettings, Protocol, StatisticsSettings
 from histoquant.report.sensitivity import tabulate_sensitivity, tabulate_thresholds, tabulate_vectors
 from histoquant.sensitivity import (
+    CALLED,
     FACTORS,
     SENSITIVITY_COLUMNS,
     SENSITIVITY_VECTORS_COLUMNS,
+    recall_cells,
     suggest_thresholds,
     try_thresholds,
     try_vectors,
@@ -75,6 +77,15 @@ def test_a_section_whose_objects_are_lost_has_no_value() -> None:
             found.loc[found["vectors"].eq("as used"), "estimate"],
             expected.loc[expected["threshold_factor"].eq(1), "estimate"],
         )
+
+
+def test_a_reviewers_call_stays_where_the_threshold_agrees() -> None:
+    cells = pd.DataFrame(
+        {"kind": "cell", "fraction_in_field": 1.0, "countable": True, "positive": [True, False, True, False],
+         "dab_od": [0.11, 0.09, 0.11, 0.09], "reason": [CALLED, f"small; {CALLED}", "", "small"]}
+    )  # fmt: skip
+    for factor, machine in ((0.8, [True, True]), (1.0, [True, False]), (1.2, [False, False])):
+        assert recall_cells(cells, np.full(4, 0.1), factor).tolist() == [True, False, *machine]
 
 
 def test_a_higher_threshold_counts_fewer_cells() -> None:
