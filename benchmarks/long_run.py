@@ -31,8 +31,7 @@ from histoquant.synthetic.settings import LayoutSettings
 FIELDS = 5
 STUDY_FIELDS = 29 * 3 * 10
 START_S = 60.0
-FORTH = ("two workers", "cluster of two", "one worker", "two runs at once")
-ORDER = FORTH + FORTH[::-1]
+KINDS = ("two workers", "cluster of two", "one worker", "two runs at once")
 
 
 class Outcome(NamedTuple):
@@ -111,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sections", type=int, default=20, help="of five fields each")
     parser.add_argument("--seed", type=int, default=9_300, help="of the rendered slide")
+    parser.add_argument("--runs", nargs="+", choices=KINDS, default=KINDS, help="which; then back")
     args = parser.parse_args()
     outcomes: list[tuple[str, Outcome]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -118,7 +118,7 @@ def main() -> None:
         table = write_table(folder, write_slide(folder, args.seed), args.sections)
         protocol = folder / "protocol.toml"
         protocol.write_text(f"[fields]\ncount = {FIELDS}\n")
-        for turn, kind in enumerate(ORDER):
+        for turn, kind in enumerate([*args.runs, *args.runs[::-1]]):
             outs = [folder / f"{turn}-{number}" for number in range(2 if kind == "two runs at once" else 1)]
             if kind == "cluster of two":
                 with start_cluster(2, folder) as address:
@@ -137,9 +137,11 @@ def main() -> None:
     costs["each"], costs["clock"] = costs["each"].map("{:.2f}".format), costs["clock"].map("{:.0f}".format)
     print(format_table(costs.rename(columns={"each": "s a field, first to last", "clock": "whole run, s"})))
     print("Tables the same to the byte. First to last field:")
-    print(f"- cluster of two / two workers: {each['cluster of two'] / each['two workers']:.2f}")
-    print(f"- one worker / two workers: {each['one worker'] / each['two workers']:.2f}")
-    print(f"- one worker / two runs at once: {each['one worker'] / each['two runs at once']:.2f}")
+    for above, below in (KINDS[1::-1], KINDS[2::-2], KINDS[2:]):
+        if above in each and below in each:
+            print(f"- {above} / {below}: {each[above] / each[below]:.2f}")
+    if KINDS[0] not in each:
+        return
     minutes = each["two workers"] * STUDY_FIELDS / 60
     print(f"- {STUDY_FIELDS} fields by two workers, extrapolated: {minutes:.0f} min")
 
