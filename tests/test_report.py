@@ -1,7 +1,5 @@
-import itertools
 import json
 import os
-import re
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -12,8 +10,6 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from histoquant.pictures import encode_jpeg, encode_webp
 from histoquant.protocol import Protocol, hash_protocol
@@ -21,7 +17,6 @@ from histoquant.report import RunTables, build_report
 from histoquant.report.article import Part, build_article
 from histoquant.report.build import MAX_PICTURE_BYTES
 from histoquant.report.formats import format_p
-from histoquant.report.plots import list_groups, plot_groups, plot_scatter, spread_points
 from histoquant.report.sentences import tell_correlation
 from histoquant.report.table import Column, make_table
 from histoquant.report.views import tabulate_validations
@@ -424,45 +419,6 @@ def test_too_many_pictures_are_left_out_and_the_page_says_so():
 
 def test_same_tables_same_page():
     assert build_report(make_run()) == build_default()
-
-
-def test_plots_name_patients_and_keep_their_marks():
-    patients = pd.DataFrame(
-        {"patient": NASTY, "group": ["a", "b", None], "X": [0.1, 0.2, 0.3], "Y": [0.3, NAN, 0.1]}
-    )
-    assert list_groups(patients) == ["a", "b", "no group"]
-    scatter, groups = plot_scatter(patients, "X", "Y"), plot_groups(patients, ["X", "Y"])
-    assert scatter.count("<title>") == 2
-    assert groups.count("<title>") == 5
-    assert "&lt;script&gt;" in groups
-    assert "<script" not in groups
-    assert 'id="figure' not in scatter
-    assert "<style" not in scatter
-
-
-def test_patients_without_a_positive_cell_are_all_seen():
-    patients = pd.DataFrame({"patient": list("abcd"), "group": "g", "X": 0.0})
-    places = re.findall(r'<use xlink:href="[^"]*" x="([0-9.]+)" y="([0-9.]+)" style="fill: #0072b2',
-                        plot_groups(patients, ["X"]))  # fmt: skip
-    assert len(places) == 4 and len({x for x, _ in places}) == 4
-
-
-def test_like_values_are_spread_apart():
-    shifts = spread_points(np.full(30, 0.4), 0.1)
-    assert len(set(shifts)) == 30
-    assert np.abs(shifts).max() <= 0.35
-    assert spread_points(np.array([]), 0.1).size == 0
-    assert spread_points(np.array([0.26, 0.0, 0.24, 0.5]), 0.04).tolist() == [0.12, 0.0, 0.0, 0.0]
-
-
-@given(st.lists(st.floats(0.0, 1.0), max_size=20), st.floats(0.01, 0.5))
-def test_points_that_would_hide_each_other_are_shifted_differently(values, apart):
-    heights = np.array(values)
-    shifts = spread_points(heights, apart)
-    assert np.abs(shifts).max(initial=0.0) <= 0.3
-    for first, second in itertools.combinations(range(len(values)), 2):
-        if abs(heights[first] - heights[second]) < apart:
-            assert shifts[first] != shifts[second]
 
 
 def require_browser() -> tuple[str, str]:
