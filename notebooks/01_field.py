@@ -119,7 +119,7 @@ picture = draw_overlay(patch, fibers, cells, objects, field)
 Image(encode_jpeg(cv2.resize(picture, None, fx=0.45, fy=0.45, interpolation=cv2.INTER_AREA), 75))
 
 # %% [markdown]
-# Green: fibers that count. Thick blue: cut by the edge, more than half inside, counted. Dashed red: cut,
+# Green: fibers that count. Thick blue: cut by the edge, more than half inside, counted. Dashed purple: cut,
 # not counted. A dot marks a positive cell.
 #
 # ## The ratio, and the truth
