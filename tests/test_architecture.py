@@ -14,7 +14,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 ORDER = (
     # what every stage speaks in
-    *("errors", "geometry", "ranks", "protocol", "lazy", "tiles", "backends", "sheets"),
+    *("errors", "compiled", "geometry", "ranks", "protocol", "lazy", "tiles", "backends", "sheets"),
     # the one way through
     *(
         "study",
@@ -70,7 +70,7 @@ ORDER = (
     ),
 )
 KNOW_PIPELINE = {"pipeline", "batch", "cli"}
-LATE = {"dask", "distributed", "zarr"}
+LATE = {"dask", "distributed", "numba", "zarr"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}
 FILE_METHODS = {
     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "rmdir", "unlink"),
@@ -146,6 +146,19 @@ def test_what_few_commands_need_is_imported_late() -> None:
         names = {name.split(".")[0] for name in list_imports(ast.Module(top, []))}
         early += [f"{path.name}: {name}" for name in names & LATE]
     assert early == []
+
+
+def test_compiled_functions_call_no_others_but_those_of_their_file() -> None:
+    """What numba has kept on disk, it makes anew when that file changes, and no other."""
+    found = []
+    for path in MODULES:
+        tree = parse(path)
+        foreign = {name.split(".")[-1] for name in list_imports(tree) if name.startswith("histoquant")}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and "Compiled" in map(ast.unparse, node.decorator_list):
+                names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+                found += [f"{path.name}: {node.name} uses {name}" for name in names & foreign - {"Compiled"}]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.relative_to(ROOT).as_posix())
