@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from histoquant.compiled import Compiled
 from histoquant.spans import Spans, list_spans
 
 Labels = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_HALFWAY = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)], np.float32)
+_NOWHERE = 1 << 40
 
 
 def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
@@ -47,18 +48,9 @@ def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
     {7: {'min_feret_px': 2.0, 'max_feret_px': 4.123}}
     """
     spans = labels if isinstance(labels, Spans) else list_spans(labels)
-    names, order = spans.labels, np.argsort(spans.index, kind="stable")
-    ends = np.stack([spans.first, spans.rows, spans.last, spans.rows], axis=1)[order].astype(np.int32)
-    parts = np.split(ends, np.cumsum(np.bincount(spans.index))[:-1]) if len(names) else []
-    hulls = [_wrap(part.reshape(-1, 2)) for part in parts]
-    # Of one length, so that all are measured at once: a corner may be repeated.
-    longest = max(map(len, hulls), default=1)
-    corners = np.empty((len(hulls), longest, 2))
-    for row, hull in zip(corners, hulls, strict=True):
-        row[: len(hull)], row[len(hull) :] = hull, hull[-1]
-    least, largest = _measure_widths(corners)
+    least, largest = _measure_all(spans.index, spans.rows, spans.first, spans.last, len(spans.labels))
     columns = {"min_feret_px": least, "max_feret_px": largest}
-    return pd.DataFrame(columns, index=pd.Index(names, name="label"))
+    return pd.DataFrame(columns, index=pd.Index(spans.labels, name="label"))
 
 
 def measure_hull(corners: Floats) -> tuple[float, float]:
@@ -81,22 +73,76 @@ def measure_hull(corners: Floats) -> tuple[float, float]:
     >>> measure_hull(np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]))
     (3.0, 5.0)
     """
-    (least,), (largest,) = _measure_widths(np.asarray(corners, float)[None])
-    return (float(least) if len(corners) > 2 else 0.0), float(largest)
+    least, largest = _measure_widths(np.ascontiguousarray(corners, float))
+    return (least if len(corners) > 2 else 0.0), largest
 
 
-def _measure_widths(corners: Floats) -> tuple[Floats, Floats]:
-    """Least and largest width of polygons, shape (polygons, corners, 2)."""
-    x, y = (corners[:, :, None, way] - corners[:, None, :, way] for way in (0, 1))
-    side = np.roll(corners, -1, axis=1) - corners
-    length = np.hypot(side[..., 0], side[..., 1])
-    # How far each corner lies from the line through each side, were the side of length 1.
-    away = np.abs(side[:, None, :, 0] * y - side[:, None, :, 1] * x).max(axis=1)
-    away = np.divide(away, length, out=np.full(away.shape, np.inf), where=length > 0)
-    return away.min(axis=1), np.sqrt((x**2 + y**2).max(axis=(1, 2)))
+@Compiled
+def _measure_widths(corners: Floats) -> tuple[float, float]:
+    """Least and largest width of a convex polygon."""
+    least, largest = np.inf, 0.0
+    for at in range(len(corners)):
+        x, y = corners[at]
+        next_x, next_y = corners[(at + 1) % len(corners)]
+        right, down = next_x - x, next_y - y
+        across = 0.0
+        for other in corners:
+            to_x, to_y = other[0] - x, other[1] - y
+            across = max(across, abs(right * to_y - down * to_x))
+            largest = max(largest, to_x**2 + to_y**2)
+        length = math.hypot(right, down)
+        if length > 0:
+            # How far the farthest corner lies from the line through this side.
+            least = min(least, across / length)
+    return least, math.sqrt(largest)
 
 
-def _wrap(ends: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Convex hull of the points halfway between pixels and their neighbours, from the ends of spans."""
-    corners = cv2.convexHull(ends).astype(np.float32)
-    return np.asarray(cv2.convexHull((corners + _HALFWAY).reshape(-1, 2))[:, 0], np.float32)
+@Compiled
+def _measure_all(index: Ints, rows: Ints, first: Ints, last: Ints, number: int) -> tuple[Floats, Floats]:
+    """Least and largest width of the hull of every label."""
+    top, bottom = np.full(number, _NOWHERE), np.full(number, -_NOWHERE)
+    for at in range(len(index)):
+        top[index[at]] = min(top[index[at]], rows[at])
+        bottom[index[at]] = max(bottom[index[at]], rows[at])
+    # In half pixels, and of three rows per row of pixels: its own, and halfway to those above and below.
+    start = np.zeros(number + 1, np.int64)
+    start[1:] = np.cumsum(2 * (bottom - top) + 3)
+    left, right = np.full(start[-1], _NOWHERE), np.full(start[-1], -_NOWHERE)
+    for at in range(len(index)):
+        middle = start[index[at]] + 2 * (rows[at] - top[index[at]]) + 1
+        for place, more in ((middle - 1, 0), (middle, 1), (middle + 1, 0)):
+            left[place] = min(left[place], 2 * first[at] - more)
+            right[place] = max(right[place], 2 * last[at] + more)
+    least, largest = np.empty(number), np.empty(number)
+    for at in range(number):
+        part = slice(start[at], start[at + 1])
+        least[at], largest[at] = _measure_widths(_wrap(left[part], right[part]) / 2)
+    return least, largest
+
+
+@Compiled
+def _wrap(left: Ints, right: Ints) -> Ints:
+    """Corners of the convex hull of rows that reach from `left` to `right`, in order around it."""
+    corners = np.empty((2 * len(left), 2), np.int64)
+    count = _bend(corners, 0, left, 1)
+    count = _bend(corners, count, right, -1)
+    return corners[:count]
+
+
+@Compiled
+def _bend(corners: Ints, begin: int, ends: Ints, turn: int) -> int:
+    """Add one side of a hull, downwards on the left (`turn` 1), upwards on the right (-1)."""
+    count = begin
+    for step in range(len(ends)):
+        row = step if turn > 0 else len(ends) - 1 - step
+        if abs(ends[row]) == _NOWHERE:
+            continue
+        while count > begin + 1:
+            x, y = corners[count - 2]
+            over = (corners[count - 1, 0] - x) * (row - y) - (corners[count - 1, 1] - y) * (ends[row] - x)
+            if over < 0:
+                break
+            count -= 1
+        corners[count, 0], corners[count, 1] = ends[row], row
+        count += 1
+    return count

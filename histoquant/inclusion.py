@@ -9,18 +9,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.errors import HistoquantError
-from histoquant.spans import list_spans
+from histoquant.spans import Spans, list_spans
 
 Labels = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
 
-def measure_inclusion(labels: Labels, inside: Mask) -> pd.DataFrame:
+def measure_inclusion(labels: Labels | Spans, inside: Mask) -> pd.DataFrame:
     """Measure how much of every object lies in a field.
 
     Parameters
     ----------
-    labels : ndarray of int, shape (rows, columns)
+    labels : ndarray of int, shape (rows, columns), or Spans
         Objects of the field and its margin; 0 is background.
     inside : ndarray of bool, same shape
         The field.
@@ -44,8 +44,9 @@ def measure_inclusion(labels: Labels, inside: Mask) -> pd.DataFrame:
     >>> measure_inclusion(labels, inside)["fraction_in_field"].round(3).to_dict()
     {1: 0.5, 2: 0.333}
     """
-    _check_labels(labels, inside)
-    spans = list_spans(labels)
+    if not isinstance(labels, Spans):
+        _check_labels(labels, inside)
+    spans = labels if isinstance(labels, Spans) else list_spans(labels)
     area, within = spans.count(), spans.count_within(inside)
     return pd.DataFrame(
         {
@@ -53,7 +54,7 @@ def measure_inclusion(labels: Labels, inside: Mask) -> pd.DataFrame:
             "inside_px": within,
             "fraction_in_field": within / area,
             "straddling": (within > 0) & (within < area),
-            "touches_border": spans.touch_border(labels.shape),
+            "touches_border": spans.touch_border(inside.shape),
         },
         index=pd.Index(spans.labels, name="label"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from histoquant.cells import subtract_background
+from histoquant.compiled import Compiled
 from histoquant.direction import LONGITUDINAL, find_longitudinal
 from histoquant.feret import measure_feret
 from histoquant.geometry import frame_mask
@@ -23,6 +25,7 @@ Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Shades = npt.NDArray[np.float32]
 
 _AROUND_CELLS_UM = 40.0
 _GRID_PX = 8
@@ -70,14 +73,16 @@ class _Pixels:
 
 
 def measure_fibers(
-    labels: Labels, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
+    labels: Labels | Spans, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
 ) -> pd.DataFrame:
     """Measure fibers.
 
     Parameters
     ----------
-    labels, cells : ndarray of int32, shape of `stains.dab`
-        Fibers, and the cells left out of their stain; 0 is background.
+    labels : ndarray of int32, shape of `stains.dab`, or Spans
+        Fibers; 0 is background.
+    cells : ndarray of int32, shape of `stains.dab`
+        The cells left out of the fibers' stain.
     stains : Stains
         Densities at the working resolution.
     marker : MarkerSettings
@@ -92,18 +97,17 @@ def measure_fibers(
         max_feret_um (see `measure_feret`), dab_od (median DAB outside cells), positive (dab_od more than the
         threshold above the median fiber of the region, so that an even brown background makes none), reason.
     """
-    spans = list_spans(labels)
-    dab = _measure_medians(labels, spans, cells, stains.dab)
+    spans = labels if isinstance(labels, Spans) else list_spans(labels)
+    dab = _measure_medians(spans, cells, stains.dab)
     typical = float(np.nanmedian(dab)) if np.isfinite(dab).any() else 0.0
-    table = _describe(spans.labels, *spans.locate(), spans.count(), stains, "fiber")
     feret = measure_feret(spans)
-    table["min_feret_um"] = feret["min_feret_px"].to_numpy() * stains.mpp
-    table["max_feret_um"] = feret["max_feret_px"].to_numpy() * stains.mpp
-    table["dab_od"] = dab
-    table["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
-    along = find_longitudinal(table["min_feret_um"], table["max_feret_um"], settings)
-    table["reason"] = _join_reasons({CUT: spans.touch_border(labels.shape), LONGITUDINAL: along})
-    return table
+    narrow, wide = (feret[name].to_numpy() * stains.mpp for name in ("min_feret_px", "max_feret_px"))
+    along = find_longitudinal(narrow, wide, settings)
+    columns = _describe(spans.labels, *spans.locate(), spans.count(), stains, "fiber")
+    columns |= {"min_feret_um": narrow, "max_feret_um": wide, "dab_od": dab}
+    columns["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
+    columns["reason"] = _join_reasons({CUT: spans.touch_border(stains.dab.shape), LONGITUDINAL: along})
+    return pd.DataFrame(columns)
 
 
 def measure_cells(
@@ -159,7 +163,7 @@ def measure_cells(
     perimysium, stains = perimysium[box], crop_stains(stains, box)
     pixels = _list_pixels(labels)
     place = pixels.mean(pixels.rows), pixels.mean(pixels.columns)
-    table = _describe(pixels.labels, *place, pixels.area, stains, "cell")
+    columns = _describe(pixels.labels, *place, pixels.area, stains, "cell")
     depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
     # A label narrower than two cell bodies is all nucleus.
     inner = pixels.fill(depth_um > settings.growth_um)
@@ -178,17 +182,16 @@ def measure_cells(
             dab = dab - predict_edge_dab(darkest)
         haematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
         nucleus = haematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
-    table["dab_od"] = dab
-    table["positive"] = dab > marker.threshold_od
-    table["confidence"] = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
-    table["nucleus"] = nucleus
-    marked = table["positive"].to_numpy(bool) & (marker.compartment != "nucleus")
+    positive = dab > marker.threshold_od
+    confidence = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
+    columns |= {"dab_od": dab, "positive": positive, "confidence": confidence, "nucleus": nucleus}
+    marked = positive & (marker.compartment != "nucleus")
     lumens = find_lumens(fibers, labels, stains, settings)
     where = marked, fibers, perimysium, lumens, stains.mpp, settings
-    table["place"], table["fiber"] = place_cells(labels, _map_nuclei(pixels, inner, labels), *where)
+    columns["place"], columns["fiber"] = place_cells(labels, _map_nuclei(pixels, inner, labels), *where)
     cut = _touches_border(pixels, labels.shape)
-    table["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
-    return table
+    columns["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
+    return pd.DataFrame(columns)
 
 
 def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSettings) -> pd.DataFrame:
@@ -241,41 +244,56 @@ def _list_pixels(labels: Labels) -> _Pixels:
     return _Pixels(present, place[owner], rows, columns, counts[present])
 
 
-def _measure_medians(labels: Labels, spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
+def _measure_medians(spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
     """Median DAB outside cells; every fourth pixel of a fiber of some size tells it well enough."""
-    free = np.where(cells == 0, labels, 0)
-    thinned = tuple(np.ascontiguousarray(image[::2, ::2]) for image in (free, dab))
-    medians = np.full(len(spans.labels), np.nan)
-    objects = zip(spans.labels.tolist(), spans.frame(), spans.count().tolist(), strict=True)
-    for number, (label, box, area) in enumerate(objects):
-        owners, values = (free, dab) if area < _SMALL_PX else thinned
-        step = 1 if area < _SMALL_PX else 2
-        rows, columns = (slice(-(-part.start // step), -(-part.stop // step)) for part in box)
-        own = values[rows, columns][owners[rows, columns] == label]
-        if own.size:
-            medians[number] = _find_median(own)
+    area = spans.count()
+    stop = np.cumsum(area)
+    images = np.ascontiguousarray(cells), np.ascontiguousarray(dab)
+    values, filled = _gather_free(*images, spans.index, spans.rows, spans.first, spans.last, area)
+    medians = np.full(len(area), np.nan)
+    for at in np.flatnonzero(filled).tolist():
+        medians[at] = _find_median(values[stop[at] - area[at] :][: filled[at]])
     return medians
+
+
+@Compiled
+def _gather_free(
+    cells: Labels, dab: Shades, index: Ints, rows: Ints, first: Ints, last: Ints, area: Ints
+) -> tuple[Shades, Ints]:
+    """DAB outside cells of each label, one after the other, and how many values each has in its place."""
+    values, start = np.empty(area.sum(), np.float32), np.cumsum(area) - area
+    count = np.zeros(len(area), np.int64)
+    for at in range(len(index)):
+        label, row = index[at], rows[at]
+        step = 1 if area[label] < _SMALL_PX else 2
+        if row % step:
+            continue
+        for column in range(first[at] + first[at] % step, last[at] + 1, step):
+            if cells[row, column] == 0:
+                values[start[label] + count[label]] = dab[row, column]
+                count[label] += 1
+    return values, count
 
 
 def _find_median(values: FloatImage) -> float:
     """As `np.median` of the values in double precision, which it would first have to copy."""
-    middle = [(len(values) - 1) // 2, len(values) // 2]
-    low, high = np.partition(values, middle)[middle].astype(float)
-    return float((low + high) / 2)
+    middle = (len(values) - 1) // 2
+    # A selection of one place is vectorised, one of several is not.
+    parted = np.partition(values, middle)
+    low = float(parted[middle])
+    return low if len(values) % 2 else (low + float(parted[middle + 1 :].min())) / 2
 
 
 def _describe(
     labels: Ints, row: Floats, column: Floats, area: Ints, stains: Stains, kind: str
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "kind": np.full(len(labels), kind, object),
-            "label": labels,
-            "x_um": stains.x_um + (column + 0.5) * stains.mpp,
-            "y_um": stains.y_um + (row + 0.5) * stains.mpp,
-            "area_um2": area * stains.mpp**2,
-        }
-    )
+) -> dict[str, Any]:
+    return {
+        "kind": np.full(len(labels), kind, object),
+        "label": labels,
+        "x_um": stains.x_um + (column + 0.5) * stains.mpp,
+        "y_um": stains.y_um + (row + 0.5) * stains.mpp,
+        "area_um2": area * stains.mpp**2,
+    }
 
 
 def _choose_band(

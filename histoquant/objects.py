@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from histoquant.geometry import Field, rasterize_field
 from histoquant.inclusion import count_half_area, measure_inclusion
 from histoquant.measure import measure_cells, measure_fibers
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
+from histoquant.spans import Spans, list_spans
 from histoquant.stains import Stains
 
 OBJECT_COLUMNS = (
@@ -34,6 +35,7 @@ _TYPES: dict[Hashable, Any] = {
 }
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Column = npt.NDArray[Any]
 _FIBERS = FiberSettings()
 _COLORS = {"fiber": (0, 114, 178), "cell": (213, 94, 0)}
 
@@ -99,20 +101,31 @@ def list_objects(
     DataFrame
         Columns `OBJECT_COLUMNS`, one row per object, counted or not.
     """
-    parts = []
-    for labels, table in (
-        (fibers, measure_fibers(fibers, cells, stains, marker, fiber_settings)),
-        (cells, measure_cells(cells, fibers, stains, marker, settings)),
-    ):
-        table = table.join(measure_inclusion(labels, inside), on="label")
-        table["counted"] = count_half_area(table["fraction_in_field"])
-        parts.append(table.reindex(columns=list(OBJECT_COLUMNS)))
-    objects = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    objects["field"] = number
-    objects["object"] = str(number) + objects["kind"].str[0] + objects["label"].astype(str)
-    objects = objects.astype(_TYPES)
+    spans = list_spans(fibers), list_spans(cells)
+    tables = (
+        measure_fibers(spans[0], cells, stains, marker, fiber_settings),
+        measure_cells(cells, fibers, stains, marker, settings),
+    )
+    parts = [_add_inclusion(*pair, inside) for pair in zip(tables, spans, strict=True)]
+    columns = {name: _stack(parts, name) for name in OBJECT_COLUMNS if name not in ("field", "object")}
+    named = zip(columns["kind"], columns["label"], strict=True)
+    columns["object"] = np.array([f"{number}{kind[0]}{label}" for kind, label in named], object)
+    columns["field"] = np.full(len(columns["label"]), number)
+    objects = pd.DataFrame({name: pd.Series(columns[name], dtype=_TYPES[name]) for name in OBJECT_COLUMNS})
     objects["counted"] &= select_countable(objects, marker)
     return objects
+
+
+def _add_inclusion(table: pd.DataFrame, spans: Spans, inside: Mask) -> dict[str, Column]:
+    """Columns of a table of all labels, ascending, and what the field holds of each."""
+    shares = measure_inclusion(spans, inside)
+    columns = {str(name): column.to_numpy() for name, column in [*table.items(), *shares.items()]}
+    return {**columns, "counted": count_half_area(columns["fraction_in_field"])}
+
+
+def _stack(parts: Sequence[Mapping[str, Column]], name: str) -> Column:
+    """A column of one part below that of the other; None where a part has none."""
+    return np.concatenate([part.get(name, np.full(len(part["label"]), None)) for part in parts])
 
 
 def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series[bool]:

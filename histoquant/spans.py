@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from histoquant.compiled import Compiled
+
 Labels = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,10 +42,7 @@ class Spans:
 
     def count_within(self, mask: Mask) -> Ints:
         """Pixels per label that lie in a mask."""
-        before = np.zeros(mask.size + 1, np.int32)
-        np.cumsum(mask.ravel(), out=before[1:])
-        start = self.rows * mask.shape[1]
-        return self._add_up(before[start + self.last + 1] - before[start + self.first])
+        return self._add_up(_count_true(np.ascontiguousarray(mask), self.rows, self.first, self.last))
 
     def locate(self) -> tuple[Floats, Floats]:
         """Mean row and mean column per label."""
@@ -91,16 +90,45 @@ def list_spans(labels: Labels) -> Spans:
     >>> spans.labels[spans.index].tolist(), spans.first.tolist(), spans.last.tolist()
     ([7, 2, 7], [0, 1, 2], [1, 1, 2])
     """
-    width = labels.shape[1]
-    # Every row begins and ends with an edge.
-    edge = np.ones((labels.shape[0], width + 1), bool)
-    np.not_equal(labels[:, 1:], labels[:, :-1], out=edge[:, 1:width])
-    rows, columns = np.divmod(np.flatnonzero(edge), width + 1)
-    begins = np.flatnonzero(columns < width)
-    value = labels[rows[begins], columns[begins]]
-    begins, value = begins[value != 0], value[value != 0]
-    names, index = index_labels(value)
-    return Spans(names, index, rows[begins], columns[begins], columns[begins + 1] - 1)
+    # Two kinds of whole numbers are compiled, no more.
+    kind = np.int32 if labels.dtype == np.int32 else np.int64
+    values, rows, first, last = _find_spans(np.ascontiguousarray(labels, kind))
+    names, index = index_labels(values)
+    return Spans(names, index, rows, first, last)
+
+
+@Compiled
+def _find_spans(labels: Labels) -> Ints:
+    """Label, row, first and last column of every span, shape (4, spans)."""
+    found = np.empty((1 << 14, 4), np.int64)
+    count = 0
+    for row in range(labels.shape[0]):
+        if count + labels.shape[1] > len(found):
+            wider = np.empty((2 * len(found) + labels.shape[1], 4), np.int64)
+            wider[:count] = found[:count]
+            found = wider
+        before = 0
+        for column in range(labels.shape[1]):
+            value = labels[row, column]
+            if value == 0:
+                before = 0
+                continue
+            if value != before:
+                before = value
+                found[count, 0], found[count, 1], found[count, 2] = value, row, column
+                count += 1
+            found[count - 1, 3] = column
+    return found[:count].T.copy()
+
+
+@Compiled
+def _count_true(mask: Mask, rows: Ints, first: Ints, last: Ints) -> Ints:
+    """How much is true of every span."""
+    count = np.zeros(len(rows), np.int64)
+    for at in range(len(rows)):
+        for value in mask[rows[at], first[at] : last[at] + 1]:
+            count[at] += value
+    return count
 
 
 def index_labels(values: npt.NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.spatial.distance import pdist
 
 from histoquant.feret import measure_feret, measure_hull
@@ -86,3 +88,23 @@ def test_a_polygon_on_a_circle_is_as_wide_as_projections_say(steps: list[float],
     assert least <= widths.min() + 1e-9
     assert least == pytest.approx(widths.min(), abs=0.05)
     assert most == pytest.approx(pdist(corners).max())
+
+
+def measure_plainly(mask: np.ndarray) -> tuple[float, float]:
+    """Of the hull that OpenCV finds, by the formula for all corners at once."""
+    halfway = np.array([(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)])
+    points = (np.argwhere(mask)[:, None, ::-1] + halfway).reshape(-1, 2).astype(np.float32)
+    corners = cv2.convexHull(points)[:, 0].astype(float)
+    x, y = (corners[:, None, way] - corners[None, :, way] for way in (0, 1))
+    side = np.roll(corners, -1, axis=0) - corners
+    away = np.abs(side[:, 0] * y - side[:, 1] * x).max(axis=0)
+    return (away / np.hypot(side[:, 0], side[:, 1])).min(), np.sqrt((x**2 + y**2).max())
+
+
+@given(arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 3)))
+def test_any_shape_is_measured_to_the_bit_as_the_hull_of_its_points(labels: np.ndarray) -> None:
+    """In pieces too, with rows between that hold none of it."""
+    table = measure_feret(labels)
+    assert table.index.tolist() == [name for name in (1, 2, 3) if (labels == name).any()]
+    for name, row in table.iterrows():
+        assert tuple(row) == measure_plainly(labels == name)

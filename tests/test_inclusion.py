@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from histoquant.errors import HistoquantError
 from histoquant.geometry import Field, rasterize_field
 from histoquant.inclusion import count_centroid, count_frame, count_half_area, measure_inclusion
+from histoquant.spans import list_spans
 
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 label_maps = shapes.flatmap(lambda shape: hnp.arrays(np.int32, shape, elements=st.integers(0, 5)))
@@ -56,6 +58,7 @@ def test_any_map_and_field_agree_with_counting_pixel_by_pixel(case: tuple[np.nda
     labels, inside, _ = case
     before = labels.copy(), inside.copy()
     table = measure_inclusion(labels, inside)
+    pd.testing.assert_frame_equal(table, measure_inclusion(list_spans(labels), inside))
     assert table.index.tolist() == [name for name in range(1, 6) if (labels == name).any()]
     counted = count_half_area(table["fraction_in_field"])
     centroid = count_centroid(labels, inside)

@@ -2,13 +2,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from test_cells import MPP, SETTINGS, SHAPE, blank, draw_disc, draw_ring, stains_of
 
 from histoquant.cells import find_cells
 from histoquant.geometry import Patch
 from histoquant.measure import measure_cells, measure_fibers
 from histoquant.protocol import FiberSettings, MarkerSettings
-from histoquant.stains import DEFAULT_VECTORS, separate_stains
+from histoquant.spans import list_spans
+from histoquant.stains import DEFAULT_VECTORS, Stains, separate_stains
 
 MARKER = MarkerSettings(compartment="membrane", threshold_od=0.1)
 NO_FIBERS = np.zeros(SHAPE, np.int32)
@@ -180,6 +184,24 @@ def test_renumbering_changes_nothing_but_the_number():
     pd.testing.assert_frame_equal(
         first.sort_values("label", ignore_index=True), second, check_dtype=False, check_exact=True
     )
+
+
+@given(arrays(np.int32, (31, 40), elements=st.integers(0, 2)), st.integers(0, 2**32 - 1))
+def test_a_fiber_is_as_brown_as_the_median_outside_cells(cells, seed):
+    """A large one by every fourth pixel, and none that cells cover whole."""
+    labels = np.zeros((31, 40), np.int32)
+    labels[:, :25], labels[3:17, 30:], labels[20:, 27:35] = 9, 4, 6
+    cells[labels == 6], cells[0, 0], cells[4, 32] = 1, 0, 0
+    dab = np.random.default_rng(seed).normal(0, 0.1, labels.shape).astype(np.float32)
+    stains = Stains(dab, dab, dab, 0.0, 0.0, 0.5)
+    table = measure_fibers(labels, cells, stains, MARKER, FiberSettings()).set_index("label")
+    free = cells == 0
+    assert table.dab_od[4] == np.median(dab[free & (labels == 4)].astype(float))
+    thinned = (free & (labels == 9))[::2, ::2]
+    assert table.dab_od[9] == np.median(dab[::2, ::2][thinned].astype(float))
+    assert np.isnan(table.dab_od[6])
+    again = measure_fibers(list_spans(labels), cells, stains, MARKER, FiberSettings())
+    pd.testing.assert_frame_equal(table.reset_index()[again.columns], again)
 
 
 def test_edited_map_goes_back_in():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import shapely
 
 from histoquant.annotations import Annotations
@@ -57,6 +58,22 @@ def test_columns_ids_and_half_area() -> None:
     assert objects.loc["3f2", "fraction_in_field"] == 0.4
     assert objects.loc["3f2", "straddling"] and not objects.loc["3f2", "counted"]
     assert objects.loc["3f1", ["x_um", "y_um"]].tolist() == [10 + 60 * MPP, 20 + 60 * MPP]
+
+
+@pytest.mark.parametrize("left_out", [(), ("fiber",), ("cell",), ("fiber", "cell")])
+def test_columns_have_their_types_whatever_a_field_holds(left_out: tuple[str, ...]) -> None:
+    whole, *_ = list_all()
+    fibers, cells, stains = make_field()
+    fibers, cells = (labels * (kind not in left_out) for kind, labels in (("fiber", fibers), ("cell", cells)))
+    inside = np.ones(fibers.shape, bool)
+    objects = list_objects(3, fibers, cells, stains, inside, MarkerSettings(), CellSettings())
+    assert objects.set_index("object").dtypes.equals(whole.dtypes)
+    assert objects["kind"].tolist() == [
+        kind for kind in ("fiber", "cell") for _ in "12" if kind not in left_out
+    ]
+    of_fibers, of_cells = (objects[objects["kind"].eq(kind)] for kind in ("fiber", "cell"))
+    assert of_fibers[["confidence", "nucleus", "place", "fiber"]].isna().all(axis=None)
+    assert of_cells[["min_feret_um", "max_feret_um"]].isna().all(axis=None)
 
 
 def test_a_ring_without_nucleus_counts_only_if_the_protocol_says_so() -> None:

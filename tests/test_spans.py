@@ -1,6 +1,7 @@
 """Spans of label maps: they say of every label what its pixels say."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,3 +27,23 @@ def test_an_empty_map_has_no_span() -> None:
         spans = list_spans(np.zeros(shape, np.int32))
         assert len(spans.labels) == len(spans.rows) == 0
         assert spans.count_within(np.ones(shape, bool)).size == 0
+
+
+def test_there_may_be_as_many_spans_as_pixels() -> None:
+    labels = np.arange(1, 301 * 70 + 1, dtype=np.int32).reshape(301, 70)
+    spans = list_spans(labels)
+    assert spans.labels.tolist() == list(range(1, 301 * 70 + 1))
+    np.testing.assert_array_equal(
+        np.stack([spans.rows, spans.first]), np.indices(labels.shape).reshape(2, -1)
+    )
+    np.testing.assert_array_equal(spans.last, spans.first)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.int64])
+def test_maps_of_any_kind_and_layout_have_the_same_spans(kind: type) -> None:
+    labels = np.array([[0, 3, 3], [200, 200, 0]], kind)
+    for same in (labels, np.asfortranarray(labels), np.repeat(labels, 2, axis=1)[:, ::2]):
+        spans = list_spans(same)
+        assert spans.labels[spans.index].tolist() == [3, 200]
+        assert (spans.first.tolist(), spans.last.tolist()) == ([1, 0], [2, 1])
+        assert spans.count_within(np.asfortranarray(same > 3)).tolist() == [0, 2]
