@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from histoquant.compiled import Compiled
 from histoquant.feret import measure_feret
 from histoquant.protocol import CellSettings
 from histoquant.ranks import find_median
 from histoquant.spans import Spans, index_labels, list_spans
-from histoquant.stains import FloatImage, Stains
+from histoquant.stains import Stains
 
 Labels = npt.NDArray[np.int32]
+FloatImage = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -38,10 +40,15 @@ _ROUND = 0.6
 
 
 class _Spots(NamedTuple):
-    """Cells, one value each: pixel of the center; part of the nucleus in its fiber; short by long axis."""
+    """Cells, one value each.
+
+    Pixel of the center, its distance to a fiber (px), the nearest fiber, the part of the nucleus in it,
+    and short by long axis of the nucleus.
+    """
 
     row: Ints
     column: Ints
+    gap: FloatImage
     fiber: Ints
     share: Floats
     flatness: Floats
@@ -95,16 +102,20 @@ def place_cells(
     number = len(marked)
     if not fibers.any() or not number:
         return np.full(number, "endomysial", object), np.zeros(number, np.int64)
-    gap = _measure_distance(fibers > 0)
-    spots = _describe_cells(labels, nuclei, fibers, gap)
-    at = spots.row, spots.column
+    spots = _describe_cells(labels, nuclei, fibers)
+    at = np.stack([spots.row, spots.column])
     inside = spots.share > settings.inside_share
-    deep = inside & (measure_depth(fibers)[at] * mpp > settings.invading_depth_um)
+    deep = inside.copy()
+    inner = _find_inner(np.ascontiguousarray(fibers))
+    depth, _ = _look_around(inner, at.compress(inside, axis=1), settings.invading_depth_um / mpp)
+    deep[inside] = (1 + depth) * mpp > settings.invading_depth_um
     crowd = np.bincount(spots.fiber[deep], minlength=int(fibers.max()) + 1)[spots.fiber]
     round_ = spots.flatness > _ROUND
     invading = inside & ((marked & round_) | ((crowd >= settings.invading_nuclei) & (deep | round_)))
-    wide = (gap[at] * mpp > settings.touching_um) & perimysium[at]
-    vessel = wide & (_measure_distance(lumens)[at] * mpp < settings.perivascular_um)
+    wide = (spots.gap * mpp > settings.touching_um) & perimysium[spots.row, spots.column]
+    vessel = wide.copy()
+    away, _ = _look_around(~lumens, at.compress(wide, axis=1), settings.perivascular_um / mpp)
+    vessel[wide] = away * mpp < settings.perivascular_um
     place = np.select(
         [invading, inside, vessel, wide], ["invading", "internal", "perivascular", "perimysial"], "endomysial"
     )
@@ -129,15 +140,28 @@ def measure_depth(labels: Labels) -> FloatImage:
     >>> measure_depth(np.array([[0, 0, 0], [4, 4, 4], [4, 4, 4]], np.int32)).round(0)[:, 1]
     array([0., 1., 2.], dtype=float32)
     """
-    inner = labels > 0
-    across = labels[:, 1:] == labels[:, :-1]
-    down = labels[1:] == labels[:-1]
-    inner[:, 1:] &= across
-    inner[:, :-1] &= across
-    inner[1:] &= down
-    inner[:-1] &= down
+    inner = _find_inner(np.ascontiguousarray(labels))
     depth = cv2.distanceTransform(inner.view(np.uint8), cv2.DIST_L2, 5)
     return np.asarray(np.add(depth, 1, out=depth, where=labels > 0), np.float32)
+
+
+@Compiled
+def _find_inner(labels: Labels) -> Mask:
+    """Pixels of an object with nothing else beside them; the image's border is nothing."""
+    rows, columns = labels.shape
+    inner = np.empty((rows, columns), np.bool_)
+    for row in range(rows):
+        # One loop for each side, without a test for the border, is done by vectors.
+        own, found = labels[row], inner[row]
+        above, below = labels[max(row - 1, 0)], labels[min(row + 1, rows - 1)]
+        for column in range(columns):
+            alone = (own[column] == above[column]) & (own[column] == below[column])
+            found[column] = alone & (own[column] > 0)
+        for column in range(columns - 1):
+            found[column] &= own[column] == own[column + 1]
+        for column in range(1, columns):
+            found[column] &= own[column] == own[column - 1]
+    return inner
 
 
 def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
@@ -160,18 +184,23 @@ def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
     ndarray of bool, shape (rows, columns)
     """
     step = max(1, round(_COARSE_UM / mpp))
-    free = (fibers[::step, ::step] == 0).astype(np.uint8)
+    free = (fibers[::step, ::step] == 0).view(np.uint8)
     half = settings.perimysium_um / 2 / (mpp * step)
     core = cv2.distanceTransform(free, cv2.DIST_L2, 5) > half
-    parts = np.asarray(cv2.connectedComponents(core.astype(np.uint8))[1], np.int32)
+    parts = np.asarray(cv2.connectedComponents(core.view(np.uint8))[1], np.int32)
     lengths = measure_feret(parts)["max_feret_px"] * mpp * step
     long = np.zeros(int(parts.max()) + 1, bool)
     long[lengths.index] = lengths > settings.perimysium_length_um
     for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
         long[side] = True
     long[0] = False
-    wide = (_measure_distance(long[parts]) <= half).repeat(step, axis=0).repeat(step, axis=1)
-    return np.asarray(wide[: fibers.shape[0], : fibers.shape[1]])
+    if not long.any():
+        return np.zeros(fibers.shape, bool)
+    away = cv2.distanceTransform((~long).view(np.uint8).take(parts), cv2.DIST_L2, 5)
+    wide = (away <= half).view(np.uint8)
+    size = wide.shape[1] * step, wide.shape[0] * step
+    whole = cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST)[: fibers.shape[0], : fibers.shape[1]]
+    return np.ascontiguousarray(whole).view(bool)
 
 
 def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSettings) -> Mask:
@@ -202,22 +231,28 @@ def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSet
     in_fibers = density[some][fibers[some] > 0]
     if not in_fibers.size:
         return found
-    clear = density < np.float32(_CLEAR) * np.float32(find_median(in_fibers))
-    ground = (fibers == 0) & (cells == 0) & ~clear
-    if not ground[some].any():
+    clear = np.float32(_CLEAR) * np.float32(find_median(in_fibers))
+    ground = _find_ground(fibers[some], cells[some], density[some], clear)
+    if not ground.any():
         return found
-    between = find_median(density[some][ground[some]])
-    parts = cv2.connectedComponents((clear & (fibers == 0)).view(np.uint8), connectivity=4)[1]
+    between = find_median(density[some][ground])
+    hollow = (density < clear) & (fibers == 0)
+    parts = cv2.connectedComponents(hollow.view(np.uint8), connectivity=4)[1]
     spans = list_spans(parts)
     boxes = spans.frame()
     for at in _choose_sizes(spans, fibers.shape, stains.mpp, settings):
         box = _widen(boxes[at], _WALL_UM[1] / stains.mpp)
         lumen = parts[box] == spans.labels[at]
-        if _is_compact(lumen) and _has_wall(
-            lumen, density[box], ground[box], fibers[box], between, stains.mpp
-        ):
-            found[box] |= lumen
+        if _is_compact(lumen):
+            ground = _find_ground(fibers[box], cells[box], density[box], clear)
+            if _has_wall(lumen, density[box], ground, fibers[box], between, stains.mpp):
+                found[box] |= lumen
     return found
+
+
+def _find_ground(fibers: Labels, cells: Labels, density: FloatImage, clear: np.float32) -> Mask:
+    """What lies between fibers and is no cell and not clear."""
+    return np.asarray((fibers == 0) & (cells == 0) & (density >= clear))
 
 
 def _choose_sizes(spans: Spans, shape: tuple[int, ...], mpp: float, settings: CellSettings) -> Ints:
@@ -254,44 +289,80 @@ def _has_wall(
     return bool(density[seen].mean() > _WALL_DENSITY * between)
 
 
-def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels, gap: FloatImage) -> _Spots:
-    rows, columns = np.divmod(np.flatnonzero(labels != 0), labels.shape[1])
-    _, index = index_labels(labels[rows, columns])
-    row, column = (np.rint(_average(index, values)).astype(np.int64) for values in (rows, columns))
-    places = zip(row.tolist(), column.tolist(), gap[row, column].tolist(), strict=True)
-    fiber = np.array([_name_nearest(fibers, *place) for place in places], np.int64)
+def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels) -> _Spots:
+    pixels = np.flatnonzero(labels != 0)
+    names, index = index_labels(labels.ravel()[pixels])
+    shapes = _measure_shapes(pixels, index, labels.shape[1], len(names))
+    at = np.rint(shapes[:2]).astype(np.int64)
+    gap, nearest = _look_around(fibers == 0, at, np.inf)
+    fiber = fibers.ravel()[nearest].astype(np.int64)
     # A cell without a nucleus is judged by its whole.
-    inner = nuclei[rows, columns]
-    inner |= (np.bincount(index[inner], minlength=len(row)) == 0)[index]
-    rows, columns, index = rows[inner], columns[inner], index[inner]
-    share = _average(index, fibers[rows, columns] == fiber[index])
-    return _Spots(row, column, fiber, share, _measure_flatness(index, rows, columns))
+    inner = nuclei.ravel()[pixels]
+    inner |= (np.bincount(index[inner], minlength=len(names)) == 0)[index]
+    pixels, index = pixels[inner], index[inner]
+    share = np.bincount(index, fibers.ravel()[pixels] == fiber[index]) / np.bincount(index)
+    _, _, *moments = _measure_shapes(pixels, index, labels.shape[1], len(names))
+    return _Spots(at[0], at[1], gap, fiber, share, _measure_flatness(*moments))
 
 
-def _average(index: Ints, values: npt.NDArray[np.generic]) -> Floats:
-    return np.asarray(np.bincount(index, values) / np.bincount(index))
+@Compiled
+def _measure_shapes(pixels: Ints, index: Ints, width: int, number: int) -> Floats:
+    """Mean row, column, and squares and product of the distances from both, by index; shape (5, number)."""
+    count, shapes = np.zeros(number), np.zeros((5, number))
+    for at in range(len(pixels)):
+        count[index[at]] += 1
+        shapes[0, index[at]] += pixels[at] // width
+        shapes[1, index[at]] += pixels[at] % width
+    shapes[:2] /= count
+    for at in range(len(pixels)):
+        down = pixels[at] // width - shapes[0, index[at]]
+        right = pixels[at] % width - shapes[1, index[at]]
+        shapes[2, index[at]] += down * down
+        shapes[3, index[at]] += right * right
+        shapes[4, index[at]] += down * right
+    shapes[2:] /= count
+    return shapes
 
 
-def _measure_flatness(index: Ints, rows: Ints, columns: Ints) -> Floats:
+def _measure_flatness(yy: Floats, xx: Floats, xy: Floats) -> Floats:
     """Short by long axis of the ellipse with the same second moments; a pixel has some itself."""
-    down = rows - _average(index, rows)[index]
-    right = columns - _average(index, columns)[index]
-    yy, xx, xy = (_average(index, values) for values in (down**2, right**2, down * right))
     middle, spread = (xx + yy) / 2 + 1 / 12, np.hypot((xx - yy) / 2, xy)
     return np.asarray(np.sqrt(np.maximum(middle - spread, 0) / (middle + spread)))
 
 
-def _name_nearest(fibers: Labels, row: int, column: int, gap: float) -> int:
-    """The fiber nearest to a place, `gap` px away; the upper, then the left one of two as near."""
-    if gap == 0:
-        return int(fibers[row, column])
-    # Distances by a mask of 5 x 5 pixels are right to 2 %.
-    reach = int(1.02 * gap) + 1
-    top, left = max(row - reach, 0), max(column - reach, 0)
-    near = fibers[top : row + reach + 1, left : column + reach + 1]
-    rows, columns = np.nonzero(near)
-    best = np.argmin((rows + top - row) ** 2 + (columns + left - column) ** 2)
-    return int(near[rows[best], columns[best]])
+@Compiled
+def _look_around(free: Mask, at: Ints, most: float) -> tuple[FloatImage, Ints]:
+    """Nearest pixel that is not free: its distance, and its place in the flat image (-1 for none).
+
+    Distances (px; infinite beyond `most`) are those of `cv2.DIST_L2` by 5 x 5 pixels. Of pixels equally
+    near by the straight distance the upper, then the left one is taken. `at` are rows and columns.
+    """
+    rows, columns = free.shape
+    distance = np.full(at.shape[1], np.inf, np.float32)
+    nearest = np.full(at.shape[1], -1)
+    for spot in range(at.shape[1]):
+        row, column, square, ring = at[0, spot], at[1, spot], rows**2 + columns**2, 0
+        # Square rings about the spot, until none that is farther out can hold a nearer pixel.
+        while ring <= most and (ring < distance[spot] or ring**2 <= square) and ring < max(rows, columns):
+            for y in range(max(row - ring, 0), min(row + ring + 1, rows)):
+                side = 1 if abs(y - row) == ring else 2 * ring
+                for x in range(column - ring, column + ring + 1, side):
+                    if 0 <= x < columns and not free[y, x]:
+                        distance[spot] = min(distance[spot], _measure_way(abs(y - row), abs(x - column)))
+                        away = (y - row) ** 2 + (x - column) ** 2
+                        if away < square or (away == square and y * columns + x < nearest[spot]):
+                            square, nearest[spot] = away, y * columns + x
+            ring += 1
+    return distance, nearest
+
+
+@Compiled
+def _measure_way(down: int, right: int) -> np.float32:
+    """Way of steps to the side, across corners, and like a knight's in chess; by their lengths in OpenCV."""
+    long, short = max(down, right), min(down, right)
+    if 2 * short <= long:
+        return np.float32(long - 2 * short) + np.float32(2.1969) * np.float32(short)
+    return np.float32(2.1969) * np.float32(long - short) + np.float32(1.4) * np.float32(2 * short - long)
 
 
 def _measure_distance(mask: Mask) -> FloatImage:

@@ -5,8 +5,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from histoquant.place import PLACES, find_lumens, find_perimysium, place_cells
+from histoquant.place import (
+    PLACES,
+    _find_inner,
+    _look_around,
+    _measure_shapes,
+    find_lumens,
+    find_perimysium,
+    place_cells,
+)
 from histoquant.protocol import CellSettings
 from histoquant.stains import Stains
 
@@ -153,3 +164,63 @@ def test_without_fibers_cells_or_ground_nothing_is_said() -> None:
     )
     assert lumens(stains, nothing) == 0
     assert lumens(stains, np.ones(SHAPE, np.int32)) == 0
+
+
+grids = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+    lambda shape: arrays(np.int32, shape, elements=st.sampled_from([0, 0, 1, 2, 7]))
+)
+
+
+@given(grids)
+def test_inner_pixels_have_only_their_own_label_beside_them(labels: np.ndarray) -> None:
+    around = np.pad(labels, 1, mode="edge")
+    beside = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]]
+    expected = np.logical_and.reduce([labels > 0, *(side == labels for side in beside)])
+    assert (_find_inner(labels) == expected).all()
+
+
+@given(grids)
+def test_what_is_nearest_is_found_as_by_a_distance_transform(labels: np.ndarray) -> None:
+    free = labels == 0
+    at = np.stack([place.ravel() for place in np.indices(free.shape)])
+    distance, nearest = _look_around(free, at, np.inf)
+    if free.all():
+        assert np.isinf(distance).all() and (nearest == -1).all()
+        return
+    expected = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 5)
+    assert distance.dtype == np.float32
+    np.testing.assert_allclose(distance, expected.ravel(), rtol=1e-6)
+    rows, columns = np.nonzero(~free)
+    squares = (at[0, :, None] - rows) ** 2 + (at[1, :, None] - columns) ** 2
+    best = squares.argmin(axis=1)
+    assert nearest.tolist() == (rows * free.shape[1] + columns)[best].tolist()
+
+
+def test_nothing_is_looked_for_beyond_a_limit() -> None:
+    free = np.ones((1, 9), bool)
+    free[0, 7] = False
+    at = np.array([[0, 0, 0], [3, 4, 8]])
+    assert _look_around(free, at, 3.0)[0].tolist() == [np.inf, 3, 1]
+
+
+@given(grids.filter(np.any))
+def test_means_and_moments_of_shapes(labels: np.ndarray) -> None:
+    pixels = np.flatnonzero(labels)
+    names, index = np.unique(labels.ravel()[pixels], return_inverse=True)
+    found = _measure_shapes(pixels, index, labels.shape[1], len(names))
+    for name, column in zip(names, found.T, strict=True):
+        places = np.argwhere(labels == name)
+        (down, right), middle = (places - places.mean(axis=0)).T, places.mean(axis=0)
+        moments = [np.mean(down**2), np.mean(right**2), np.mean(down * right)]
+        np.testing.assert_allclose(column, [*middle, *moments], rtol=1e-12, atol=1e-12)
+
+
+def test_cells_at_the_borders_of_the_image_are_placed() -> None:
+    fibers, cells = np.zeros((40, 40), np.int32), np.zeros((40, 40), np.int32)
+    fibers[:12], fibers[30:] = 5, 6
+    for number, corner in enumerate(((0, 0), (0, 39), (39, 0), (39, 39), (20, 0)), start=1):
+        cells[corner] = number
+    none = np.zeros((40, 40), bool)
+    found, fiber = place_cells(cells, cells > 0, np.zeros(5, bool), fibers, none, none, MPP, SETTINGS)
+    assert found.tolist() == ["internal"] * 4 + ["endomysial"]
+    assert fiber.tolist() == [5, 5, 6, 6, 5]
