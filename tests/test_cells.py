@@ -1,6 +1,9 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from histoquant.cells import find_cells, find_cells_of_field, grow_labels, subtract_background
@@ -133,6 +136,27 @@ def test_growing_does_not_overlap_or_change_its_argument():
     assert set(np.unique(grown)) == {5, 9}
     assert (grown[:, :4] == 5).all()
     assert (grown[:, 5:] == 9).all()
+
+
+@given(
+    hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-20, 4)),
+    st.sampled_from([0.7, 1.0, 1.4, 2.0, 2.2, 3.0, 4.5, 20.0]),
+)
+def test_growing_is_by_the_nearest_pixel_as_opencv_names_it(drawn, radius_px):
+    labels = np.maximum(drawn, 0)
+    ground = (labels == 0).astype(np.uint8)
+    distance, nearest = cv2.distanceTransformWithLabels(
+        ground, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    owner = np.zeros(nearest.max() + 1, np.int32)
+    owner[nearest[labels > 0]] = labels[labels > 0]
+    expected = np.where(distance <= np.float32(radius_px), owner[nearest], 0) if labels.any() else labels
+    np.testing.assert_array_equal(grow_labels(labels, radius_px), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
+def test_growing_in_an_empty_image_gives_it_back(shape):
+    assert grow_labels(np.zeros(shape, np.int32), 2.0).shape == shape
 
 
 def test_growing_nothing_gives_nothing():
