@@ -17,7 +17,7 @@ from histoquant.feret import measure_feret
 from histoquant.geometry import frame_mask
 from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
-from histoquant.ranks import rank_groups
+from histoquant.ranks import find_median, rank_groups
 from histoquant.spans import Spans, list_spans
 from histoquant.stains import FloatImage, Stains, crop_stains, predict_edge_dab
 
@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Shades = npt.NDArray[np.float32]
+Near = tuple[Shades, Shades, Any]
 
 _AROUND_CELLS_UM = 40.0
 _GRID_PX = 8
@@ -309,19 +310,48 @@ def _choose_band(
 
 def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: Mask, share: float) -> Floats:
     """Quantile of the band in each sector; of the free sectors, the median."""
-    down = pixels.rows - pixels.mean(pixels.rows)[pixels.index]
-    right = pixels.columns - pixels.mean(pixels.columns)[pixels.index]
-    turn = np.arctan2(down, right) / (2 * np.pi) + 0.5
-    sector = np.minimum((turn * _SECTORS).astype(np.int64), _SECTORS - 1)
-    key = pixels.index * _SECTORS + sector
-    shape = len(pixels.labels), _SECTORS
-    stain = rank_groups(values[band], key[band], shape[0] * shape[1], share).reshape(shape)
-    meets = _find_contacts(pixels, labels)
-    shared = np.zeros(stain.shape, bool)
-    shared[pixels.index[meets], sector[meets]] = True
+    place = pixels.mean(pixels.rows), pixels.mean(pixels.columns)
+    key, shared = _divide(labels, pixels.rows, pixels.columns, pixels.index, *place)
+    stain = rank_groups(values[band], key[band], shared.size, share).reshape(shared.shape)
     enclosed = (~shared & np.isfinite(stain)).sum(axis=1) < _MIN_FREE_SECTORS
     free = np.where(shared & ~enclosed[:, None], np.nan, stain)
     return np.where(enclosed, _quantile_rows(free, 0.25), _quantile_rows(free, 0.5))
+
+
+@Compiled
+def _divide(
+    labels: Labels, rows: Ints, columns: Ints, index: Ints, middle_row: Floats, middle_column: Floats
+) -> tuple[Ints, Mask]:
+    """Number of each pixel's sector among all, and which sectors of a label touch another."""
+    key, shared = np.empty(len(rows), np.int64), np.zeros((len(middle_row), _SECTORS), np.bool_)
+    for at in range(len(rows)):
+        owner, row, column = index[at], rows[at], columns[at]
+        sector = _find_sector(row - middle_row[owner], column - middle_column[owner])
+        key[at] = owner * _SECTORS + sector
+        shared[owner, sector] |= _has_neighbour(labels, row, column)
+    return key, shared
+
+
+@Compiled
+def _find_sector(down: float, right: float) -> int:
+    """Sector of a place, from the left clockwise: a quarter, and which third of it."""
+    if down < 0:
+        quarter, along, across = (0, -right, -down) if right < 0 else (1, -down, right)
+    else:
+        quarter, along, across = (2, right, down) if right > 0 or down == 0 == right else (3, down, -right)
+    # Tangents of 30 and 60 degrees, which no quotient of whole numbers equals.
+    return 3 * quarter + (across > along * 3**-0.5) + (across > along * 3**0.5)
+
+
+@Compiled
+def _has_neighbour(labels: Labels, row: int, column: int) -> bool:
+    """Whether a pixel lies beside another label."""
+    own, found = labels[row, column], False
+    for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0)):
+        y, x = row + down, column + right
+        if 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1]:
+            found |= labels[y, x] != 0 and labels[y, x] != own
+    return found
 
 
 def _quantile_rows(values: Floats, share: float) -> Floats:
@@ -341,15 +371,14 @@ def _subtract_surroundings(
     values = smooth[pixels.rows, pixels.columns]
     # Levels are smooth: every second pixel tells them.
     half = np.ascontiguousarray(smooth[::2, ::2])
-    known, owned = labels[::2, ::2], fibers[::2, ::2]
+    known, between_fibers = labels[::2, ::2], fibers[::2, ::2] == 0
     to_cell = cv2.distanceTransform((known == 0).astype(np.uint8), cv2.DIST_L2, 5)
     outside = to_cell > _AWAY_UM / (2 * mpp) if known.any() else np.ones(known.shape, bool)
     if not outside.any():
         return values
-    at = pixels.rows // 2, pixels.columns // 2
-    around = _rate_surroundings(half, outside, 2 * mpp)[at]
-    between = _rate_surroundings(half, outside & (owned == 0), 2 * mpp)[at]
-    of_fiber = _rate_fibers(half, owned * outside, int(fibers.max()))
+    around = _rate_surroundings(half, outside, pixels, 2 * mpp)
+    between = _rate_surroundings(half, outside & between_fibers, pixels, 2 * mpp)
+    of_fiber = _rate_fibers(half, outside, fibers)
     fiber = fibers[pixels.rows, pixels.columns]
     level = np.where(fiber > 0, np.maximum(around, of_fiber[fiber]), np.minimum(around, between))
     owner = _find_owners(pixels, fiber)[pixels.index]
@@ -357,23 +386,39 @@ def _subtract_surroundings(
     return np.asarray(values - np.where(owner > 0, inside, level), np.float32)
 
 
-def _rate_surroundings(smooth: FloatImage, where: Mask, mpp: float) -> FloatImage:
-    """Mean + 1 SD of DAB in `where` round every pixel."""
+def _rate_surroundings(half: FloatImage, where: Mask, pixels: _Pixels, mpp: float) -> FloatImage:
+    """Mean + 1 SD of DAB in `where` round every pixel of cells; `half` has every second row and column."""
     weight = where.astype(np.float32)
-    total, first, second = (
-        _gather_near(image, mpp) for image in (weight, smooth * weight, smooth**2 * weight)
-    )
-    mean = first / np.maximum(total, 1e-9)
-    variance = second / np.maximum(total, 1e-9) - mean**2
-    return np.asarray(mean + np.sqrt(np.maximum(variance, 0)), np.float32)
+    images = weight, half * weight, half**2 * weight
+    total, first, second = (_gather_near(np.asarray(image, np.float32), mpp) for image in images)
+    return _rate_pixels(total, first, second, pixels.rows, pixels.columns)
 
 
-def _gather_near(image: FloatImage, mpp: float) -> FloatImage:
+def _gather_near(image: FloatImage, mpp: float) -> Near:
     """Sum by nearness; where nothing is near, what is farther speaks, at last everything."""
     near = cv2.GaussianBlur(image, (0, 0), _AROUND_UM / mpp)
     coarse = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     far = cv2.resize(cv2.GaussianBlur(coarse, (0, 0), _AROUND_UM / mpp), image.shape[::-1])
-    return np.asarray(near + 3e-3 * far + 1e-6 * image.mean(), np.float32)
+    return np.asarray(near, np.float32), np.asarray(far, np.float32), np.float32(1e-6) * image.mean()
+
+
+@Compiled
+def _rate_pixels(total: Near, first: Near, second: Near, rows: Ints, columns: Ints) -> Shades:
+    """Mean + 1 SD at pixels, of sums at half their resolution."""
+    levels = np.empty(len(rows), np.float32)
+    for at in range(len(rows)):
+        row, column = rows[at] // 2, columns[at] // 2
+        weight = max(_look_up(total, row, column), np.float32(1e-9))
+        mean = _look_up(first, row, column) / weight
+        variance = _look_up(second, row, column) / weight - mean * mean
+        levels[at] = mean + np.sqrt(max(variance, np.float32(0)))
+    return levels
+
+
+@Compiled
+def _look_up(sums: Near, row: int, column: int) -> Any:
+    near, far, everywhere = sums
+    return near[row, column] + np.float32(3e-3) * far[row, column] + everywhere
 
 
 def _find_owners(pixels: _Pixels, fiber: Labels) -> Ints:
@@ -387,31 +432,38 @@ def _find_owners(pixels: _Pixels, fiber: Labels) -> Ints:
     return owner
 
 
-def _rate_fibers(smooth: FloatImage, fibers: Labels, highest: int) -> FloatImage:
-    """Mean + 1 SD of DAB by fiber label; no level for what is no fiber."""
-    at = np.flatnonzero(fibers)
-    owner, values = fibers.ravel()[at], smooth.ravel()[at].astype(float)
-    number = np.bincount(owner, minlength=highest + 1)
-    count = np.maximum(number, 1)
-    mean = np.bincount(owner, values, highest + 1) / count
-    spread = np.bincount(owner, values**2, highest + 1) / count - mean**2
+def _rate_fibers(half: FloatImage, where: Mask, fibers: Labels) -> FloatImage:
+    """Mean + 1 SD of DAB in `where` by fiber label; no level for what is no fiber."""
+    count, first, second = _add_up_fibers(half, where, fibers, int(fibers.max()) + 1)
+    number = np.maximum(count, 1)
+    mean = first / number
+    spread = second / number - mean**2
     level = mean + np.sqrt(np.maximum(spread, 0))
-    return np.where(number > 0, level, -np.inf).astype(np.float32)
+    return np.where(count > 0, level, -np.inf).astype(np.float32)
 
 
-def _find_contacts(pixels: _Pixels, labels: Labels) -> Mask:
-    """Pixels with another label beside them."""
-    padded = np.pad(labels, 1)
-    at = np.ravel_multi_index((pixels.rows + 1, pixels.columns + 1), padded.shape)
-    flat, own = padded.ravel(), pixels.labels[pixels.index]
-    beside = [flat[at + step] for step in (1, -1, padded.shape[1], -padded.shape[1])]
-    return np.asarray(np.any([(other != 0) & (other != own) for other in beside], axis=0))
+@Compiled
+def _add_up_fibers(half: Shades, where: Mask, fibers: Labels, number: int) -> tuple[Ints, Floats, Floats]:
+    """Values, their sum and the sum of their squares by fiber, of every second row and column."""
+    count, first, second = np.zeros(number, np.int64), np.zeros(number), np.zeros(number)
+    for row in range(half.shape[0]):
+        for column in range(half.shape[1]):
+            fiber = fibers[2 * row, 2 * column]
+            if fiber > 0 and where[row, column]:
+                value = np.float64(half[row, column])
+                count[fiber] += 1
+                first[fiber] += value
+                second[fiber] += value * value
+    return count, first, second
 
 
 def _estimate_noise(smooth: FloatImage) -> float:
     """Robust standard deviation of DAB over a sixteenth of the pixels."""
     some = smooth[::4, ::4]
-    return float(1.4826 * np.median(np.abs(some - np.median(some)))) if some.size else 0.0
+    if not some.size:
+        return 0.0
+    away = np.abs(some - np.float32(find_median(some)))
+    return float(np.float32(1.4826) * np.float32(find_median(away)))
 
 
 def _rate_calls(dab: Floats, threshold_od: float, noise_od: float) -> Floats:

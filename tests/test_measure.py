@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 from test_cells import MPP, SETTINGS, SHAPE, blank, draw_disc, draw_ring, stains_of
 
+from histoquant import measure as inner
 from histoquant.cells import find_cells
 from histoquant.geometry import Patch
 from histoquant.measure import measure_cells, measure_fibers
@@ -267,3 +268,53 @@ def test_arguments_are_not_changed():
     measure(stains, labels=labels)
     np.testing.assert_array_equal(labels, before[0])
     np.testing.assert_array_equal(stains.dab, before[1])
+
+
+MAPS = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
+
+
+@given(MAPS)
+def test_sectors_are_those_of_the_angle_and_touch_what_lies_beside_them(labels):
+    rows, columns = np.nonzero(labels)
+    names, index = np.unique(labels[rows, columns], return_inverse=True)
+    middle = [np.bincount(index, at) / np.bincount(index) for at in (rows, columns)]
+    key, shared = inner._divide(labels, rows, columns, index, *middle)
+    turn = np.arctan2(rows - middle[0][index], columns - middle[1][index]) / (2 * np.pi) + 0.5
+    sector = np.minimum((turn * 12).astype(int), 11)
+    np.testing.assert_array_equal(key, index * 12 + sector)
+    padded = np.pad(labels, 1)
+    steps = (-1, 0), (1, 0), (0, -1), (0, 1)
+    beside = [padded[1 + down :, 1 + right :][rows, columns] for down, right in steps]
+    meets = np.any([(other != 0) & (other != labels[rows, columns]) for other in beside], axis=0)
+    expected = np.zeros((len(names), 12), bool)
+    expected[index[meets], sector[meets]] = True
+    np.testing.assert_array_equal(shared, expected)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_levels_at_pixels_are_those_of_whole_images_to_the_bit(seed):
+    random = np.random.default_rng(seed)
+    total, first, second = (
+        (*random.normal(0.1, 0.2, (2, 4, 5)).astype(np.float32), np.float32(random.normal(0, 1e-6)))
+        for _ in range(3)
+    )
+    rows, columns = np.indices((7, 10)).reshape(2, -1)
+    weight, mean, square = (near + 3e-3 * far + low for near, far, low in (total, first, second))
+    mean = mean / np.maximum(weight, 1e-9)
+    level = mean + np.sqrt(np.maximum(square / np.maximum(weight, 1e-9) - mean**2, 0))
+    found = inner._rate_pixels(total, first, second, rows, columns)
+    assert found.dtype == level.dtype == np.float32
+    np.testing.assert_array_equal(found, level[rows // 2, columns // 2])
+
+
+@given(MAPS, st.integers(0, 2**32 - 1))
+def test_levels_of_fibers_are_mean_and_spread_of_every_second_row_and_column(fibers, seed):
+    random = np.random.default_rng(seed)
+    half = random.normal(0, 1, fibers[::2, ::2].shape).astype(np.float32)
+    where = random.random(half.shape) < 0.7
+    level = inner._rate_fibers(half, where, fibers)
+    assert len(level) == fibers.max() + 1
+    for fiber, found in enumerate(level):
+        own = half[(fibers[::2, ::2] == fiber) & where].astype(float)
+        expected = own.mean() + own.std() if fiber and own.size else -np.inf
+        assert found == pytest.approx(expected, abs=1e-6)
