@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.segmentation import watershed
 
-from histoquant.spans import list_spans
+from histoquant.compiled import Compiled
+from histoquant.spans import Spans, list_spans
 
 FloatImage = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Keys = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
+
+_ONE = np.uint64(1)
+# A word with one bit set, times this, has the bit's place in its highest six (de Bruijn).
+_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_PLACES = np.zeros(64, np.int64)
+_PLACES[[(int(_BRUIJN) << place) % 2**64 >> 58 for place in range(64)]] = np.arange(64)
 
 
 def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.inf) -> Labels:
@@ -26,9 +36,9 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     Parameters
     ----------
     height : ndarray of float32, shape (rows, columns)
-        Flooded from below.
+        Flooded from below; no NaN.
     seeds : ndarray of int32, same shape
-        Where flooding starts, 0 elsewhere.
+        Positive where flooding starts, 0 elsewhere.
     mask : ndarray of bool, same shape
         What is flooded; neighbours are those at a side.
     low : float, optional
@@ -39,35 +49,287 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     ndarray of int32, same shape
         The seed's label; 0 outside the mask and in clumps without a seed.
 
+    References
+    ----------
+    Barnes R, Lehman C, Mulla D. Priority-flood: an optimal depression-filling and watershed-labeling
+    algorithm for digital elevation models. Computers & Geosciences 2014, 62:117-127.
+
     Examples
     --------
     >>> mask = np.array([[1, 1, 0, 1, 1, 1, 0, 1]], bool)
     >>> part_clumps(np.zeros(mask.shape, np.float32), np.array([[0, 5, 0, 7, 0, 8, 0, 0]], np.int32), mask)
     array([[5, 5, 0, 7, 7, 8, 0, 0]], dtype=int32)
     """
-    parts = _name_clumps(seeds, mask)
-    crowded = mask & (parts == 0)
-    sure = _name_clumps(seeds, crowded & (height < low)) if low > -np.inf else np.zeros_like(parts)
-    # Of what is sure only the rim takes part, from where the rest is flooded.
-    rest = cv2.dilate((crowded & (sure == 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    rest &= crowded
-    flooded = watershed(height, np.where(sure > 0, sure, seeds), mask=rest)
-    return np.asarray(parts + np.where(rest, flooded, sure), np.int32)
+    rows, columns = mask.shape
+    # A rim, of which one column serves both sides, saves asking for the image's border. The state is positive
+    # where something is to be flooded, 0 where not, and where there is a label it is that label's negative.
+    state = np.zeros((rows + 2, columns + 1), np.int32)
+    state[1:-1, :-1] = mask
+    flat, at_seed = state.ravel(), np.ascontiguousarray(seeds, np.int32).ravel()
+    heights = np.ascontiguousarray(height, np.float32).ravel()
+    for level in (np.inf, low) if low > -np.inf else (np.inf,):
+        _claim(flat, heights, at_seed, np.float32(level), columns)
+    places, keys = _list_places(flat, heights.view(np.int32), at_seed, columns)
+    places, keys = _sort(places, keys)
+    _flood(flat, places, keys, columns + 1)
+    labels = np.minimum(state[1:-1, :-1], 0)
+    return np.asarray(np.negative(labels, out=labels), np.int32)
 
 
-def _name_clumps(seeds: Labels, mask: Mask) -> Labels:
-    """The seed of each clump that holds just one; 0 elsewhere."""
-    count, clumps = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    at = np.flatnonzero((seeds != 0) & mask)
-    clump, seed = clumps.ravel()[at], seeds.ravel()[at]
-    owner = np.zeros(count, np.int32)
-    owner[clump] = seed
-    owner[clump[owner[clump] != seed]] = 0
-    return np.asarray(owner[clumps])
+@Compiled
+def _claim(state: Ints, height: FloatImage, seeds: Ints, low: np.float32, columns: int) -> None:
+    """Give each clump of what is below `low` to its seed, if it has but one."""
+    pitch = columns + 1
+    parent = np.empty(height.size // 2 + 3, np.int32)
+    owner = np.zeros(height.size // 2 + 3, np.int32)
+    count = 1  # names begin at 2: 1 has none
+    for row in range(state.size // pitch - 2):
+        for at in range(row * columns, (row + 1) * columns):
+            place = at + row + pitch
+            if state[place] <= 0 or height[at] >= low:
+                continue
+            left, up = state[place - 1], state[place - pitch]
+            name = max(left, up)
+            if name < 2:
+                count += 1
+                name = parent[count] = count
+            elif left > 1 and up > 1:
+                _join(parent, left, up)
+            state[place] = name
+            owner[name] = _agree(owner[name], seeds[at])
+    for name in range(2, count + 1):
+        parent[name] = parent[parent[name]]
+        owner[parent[name]] = _agree(owner[parent[name]], owner[name])
+    for place in range(state.size):
+        if state[place] > 1:
+            state[place] = -owner[parent[state[place]]]
+            if state[place] >= 0:
+                state[place] = 1
+
+
+@Compiled
+def _agree(one: int, other: int) -> int:
+    """The only seed of two, 0 if there is none, -1 if there are several."""
+    if one == 0 or one == other:
+        return other
+    return one if other == 0 else -1
+
+
+@Compiled
+def _join(parent: npt.NDArray[Any], one: int, other: int) -> None:
+    """Join two trees; the lower root stays one."""
+    while parent[one] != one:
+        one = parent[one]
+    while parent[other] != other:
+        other = parent[other]
+    parent[max(one, other)] = min(one, other)
+
+
+@Compiled
+def _list_places(state: Ints, bits: Ints, seeds: Ints, columns: int) -> tuple[Ints, Keys]:
+    """List what is to be flooded and what it is flooded from, with keys that sort as heights do."""
+    pitch, count = columns + 1, 0
+    places, keys = np.empty(bits.size, np.int32), np.empty(bits.size, np.uint32)
+    for row in range(state.size // pitch - 2):
+        for at in range(row * columns, (row + 1) * columns):
+            place = at + row + pitch
+            if state[place] > 0 and seeds[at] != 0:
+                state[place] = -seeds[at]
+            if state[place] == 0 or (state[place] < 0 and not _has_open(state, place, pitch)):
+                continue
+            places[count] = place
+            # Bits of positive floats sort as whole numbers do, those of negative ones backwards; -0 is 0.
+            bit = np.int64(bits[at])
+            keys[count] = ~bit if -0x80000000 < bit < 0 else bit & 0x7FFFFFFF | 0x80000000
+            count += 1
+    return places[:count], keys[:count]
+
+
+@Compiled
+def _has_open(state: Ints, place: int, pitch: int) -> bool:
+    beside = (state[place - pitch], state[place - 1], state[place + 1], state[place + pitch])
+    return bool(max(beside) > 0)
+
+
+@Compiled
+def _sort(places: Ints, keys: Keys) -> tuple[Ints, Keys]:
+    """Sort by key, stable: by its lowest eleven bits, then by the next, then by the rest."""
+    new_places, new_keys = np.empty_like(places), np.empty_like(keys)
+    for shift in (0, 11, 22):
+        ends = np.zeros(2049, np.int64)
+        for key in keys:
+            ends[1 + ((key >> shift) & 2047)] += 1
+        ends = np.cumsum(ends)
+        for index in range(len(keys)):
+            digit = (keys[index] >> shift) & 2047
+            new_places[ends[digit]], new_keys[ends[digit]] = places[index], keys[index]
+            ends[digit] += 1
+        places, new_places, keys, new_keys = new_places, places, new_keys, keys
+    return places, keys
+
+
+@Compiled
+def _flood(state: Ints, places: Ints, keys: Keys, pitch: int) -> None:
+    """Flood from the lowest place on, of those alike from where water came first.
+
+    Who waits stands in the queue where its height sorts it, behind those alike which came earlier: the next
+    is the first of all bits set. (place, count of those of its height) share a row, as memory is what costs.
+    """
+    queue = np.zeros((len(places), 2), np.int32)
+    bits = np.zeros((len(places) >> 6) + 1, np.uint64)
+    words = np.zeros((len(bits) >> 6) + 1, np.uint64)
+    pages = np.zeros((len(words) >> 6) + 1, np.uint64)
+    first = 0
+    for index in range(len(places)):
+        if keys[index] != keys[first]:
+            first = index
+        if state[places[index]] > 0:
+            state[places[index]] = first + 1
+        else:
+            _enqueue(queue, bits, words, pages, first, places[index])
+    page = 0
+    while page < len(pages):
+        if pages[page] == 0:
+            page += 1
+            continue
+        place = queue[_dequeue(bits, words, pages, page), 0]
+        for beside in (place - pitch, place - 1, place + 1, place + pitch):
+            if state[beside] > 0:
+                first = state[beside] - 1
+                state[beside] = state[place]
+                page = min(page, _enqueue(queue, bits, words, pages, first, beside))
+
+
+@Compiled
+def _enqueue(queue: Ints, bits: Words, words: Words, pages: Words, first: int, place: int) -> int:
+    """Let a place wait behind those of its height; what its page is."""
+    slot = first + queue[first, 1]
+    queue[first, 1] += 1
+    queue[slot, 0] = place
+    bits[slot >> 6] |= _ONE << np.uint64(slot & 63)
+    words[slot >> 12] |= _ONE << np.uint64(slot >> 6 & 63)
+    pages[slot >> 18] |= _ONE << np.uint64(slot >> 12 & 63)
+    return int(slot >> 18)
+
+
+@Compiled
+def _dequeue(bits: Words, words: Words, pages: Words, page: int) -> int:
+    """The first slot of a page, which is free then."""
+    word = page << 6 | _find_lowest(pages[page])
+    bit = word << 6 | _find_lowest(words[word])
+    slot = bit << 6 | _find_lowest(bits[bit])
+    bits[bit] &= bits[bit] - _ONE
+    if bits[bit] == 0:
+        words[word] &= words[word] - _ONE
+        if words[word] == 0:
+            pages[page] &= pages[page] - _ONE
+    return slot
+
+
+@Compiled
+def _find_lowest(word: np.uint64) -> int:
+    """Place of the lowest bit that is set."""
+    return int(_PLACES[(word & (~word + _ONE)) * _BRUIJN >> np.uint64(58)])
+
+
+def find_wholes(labels: Labels) -> Spans:
+    """Find objects made whole: the largest 4-connected piece of each, its holes filled.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        0 is background.
+
+    Returns
+    -------
+    Spans
+        Object by object, each row by row; what lies in a hole of another object is in both.
+
+    Examples
+    --------
+    >>> wholes = find_wholes(np.array([[2, 2, 2, 0, 2], [2, 0, 2, 0, 0], [2, 2, 2, 0, 0]], np.int32))
+    >>> wholes.rows.tolist(), wholes.first.tolist(), wholes.last.tolist()
+    ([0, 1, 2], [0, 0, 0], [2, 2, 2])
+    """
+    spans = list_spans(labels)
+    kept = np.flatnonzero(_find_largest(spans.index, spans.rows, spans.first, spans.last))
+    kept = kept[np.argsort(spans.index[kept], kind="stable")]
+    index, rows, first, last = (part[kept] for part in (spans.index, spans.rows, spans.first, spans.last))
+    holes = _find_holes(index, rows, first, last)
+    begins, ends = np.flatnonzero(~holes[:-1]), np.flatnonzero(~holes[1:])
+    return Spans(spans.labels, index[begins], rows[begins], first[begins], last[ends])
+
+
+@Compiled
+def _find_largest(index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
+    """Which spans are of their object's largest piece, of the first if several are alike."""
+    count = len(rows)
+    parent, above = np.arange(count), 0
+    for span in range(count):
+        while rows[above] < rows[span] and (rows[above] < rows[span] - 1 or last[above] < first[span]):
+            above += 1
+        other = above
+        while rows[other] < rows[span] and first[other] <= last[span]:
+            if index[other] == index[span]:
+                _join(parent, other, span)
+            other += 1
+    sizes, best = np.zeros(count, np.int64), np.full(count, -1)
+    for span in range(count):
+        parent[span] = parent[parent[span]]
+        sizes[parent[span]] += last[span] - first[span] + 1
+    for span in range(count):
+        if best[index[span]] < 0 or sizes[span] > sizes[best[index[span]]]:
+            best[index[span]] = span
+    largest: Mask = parent == best[index]
+    return largest
+
+
+@Compiled
+def _find_holes(index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
+    """Whether what is left of each span is a hole; at the end, as at the beginning, none."""
+    count = len(rows)
+    # Whatever lies between two spans of a row is joined to what it touches in the next row; 0 is outside.
+    parent, above, begin = np.arange(count + 1), 0, 0
+    while begin < count:
+        end = begin + 1
+        while end < count and index[end] == index[begin] and rows[end] == rows[begin]:
+            end += 1
+        is_top = above == begin or index[above] != index[begin]
+        if is_top or end == count or index[end] != index[begin]:
+            for span in range(begin + 1, end):
+                _join(parent, 0, span)
+        if not is_top and end - above > 2:
+            _join_gaps(parent, first, last, above, begin, end)
+        above, begin = begin, end
+    holes = np.zeros(count + 1, np.bool_)
+    for span in range(1, count):
+        while parent[parent[span]] != parent[span]:
+            parent[span] = parent[parent[span]]
+        holes[span] = parent[span] != 0 and index[span] == index[span - 1] and rows[span] == rows[span - 1]
+    return holes
+
+
+@Compiled
+def _join_gaps(parent: Longs, first: Longs, last: Longs, above: int, begin: int, end: int) -> None:
+    """Join gaps of a row, from span `begin` to `end`, to those they touch in the row above it."""
+    upper, lower = above, begin  # the spans to the right of two gaps
+    while upper < begin or lower < end:
+        up = last[upper - 1] + 1 if upper > above else -1
+        low = last[lower - 1] + 1 if lower > begin else -1
+        far = np.iinfo(np.int64).max
+        up_end = first[upper] if upper < begin else far
+        low_end = first[lower] if lower < end else far
+        if max(up, low) < min(up_end, low_end):
+            one = upper if above < upper < begin else 0
+            _join(parent, one, lower if begin < lower < end else 0)
+        if up_end < low_end:
+            upper += 1
+        else:
+            lower += 1
 
 
 def list_wholes(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice], Mask]]:
-    """List objects made whole: the largest 4-connected piece of each, its holes filled.
+    """List objects made whole, as `find_wholes` does, one by one.
 
     Parameters
     ----------
@@ -85,21 +347,12 @@ def list_wholes(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice], Mask
     ...     np.array([[2, 2, 2, 0, 2], [2, 0, 2, 0, 0], [2, 2, 2, 0, 0]], np.int32))]
     [(2, [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]])]
     """
-    spans = list_spans(labels)
-    for number, box in zip(spans.labels.tolist(), spans.frame(), strict=True):
-        yield number, box, _fill_holes(_find_largest(labels[box] == number))
-
-
-def _find_largest(mask: Mask) -> npt.NDArray[np.uint8]:
-    count, pieces, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    if count == 2:
-        return mask.astype(np.uint8)
-    largest = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA]))
-    return np.asarray(pieces == largest, np.uint8)
-
-
-def _fill_holes(piece: npt.NDArray[np.uint8]) -> Mask:
-    """What cannot be reached from outside without crossing the piece."""
-    outside = cv2.copyMakeBorder(piece, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
-    return np.asarray(outside[1:-1, 1:-1] != 2)
+    boxes, wholes = list_spans(labels).frame(), find_wholes(labels)
+    ends = np.searchsorted(wholes.index, np.arange(len(boxes) + 1))
+    for number, box, begin, end in zip(wholes.labels.tolist(), boxes, ends[:-1], ends[1:], strict=True):
+        shape = [part.stop - part.start for part in box]
+        rows = wholes.rows[begin:end] - box[0].start
+        edges = np.zeros((shape[0], shape[1] + 1), np.int8)
+        edges[rows, wholes.first[begin:end] - box[1].start] = 1
+        edges[rows, wholes.last[begin:end] + 1 - box[1].start] = -1
+        yield number, box, edges.cumsum(axis=1)[:, :-1] > 0

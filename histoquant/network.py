@@ -14,11 +14,14 @@ import numpy.typing as npt
 import onnxruntime
 from skimage.measure import label
 
-from histoquant.clumps import list_wholes, part_clumps
+from histoquant.clumps import find_wholes, part_clumps
+from histoquant.compiled import Compiled
 from histoquant.errors import ProtocolError
-from histoquant.stains import FloatImage, Stains
+from histoquant.stains import Stains
 
+FloatImage = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
 
 INPUT_MPP = 0.5
 """Pixel size of the stains that enter, um/px; the network works at twice this."""
@@ -201,26 +204,35 @@ def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Lab
 
 def _measure_borders(
     pieces: Labels, border: FloatImage, size: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Longs, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Pairs of neighbours, the length of each border and the sum of probabilities along it."""
-    ones, others, strengths = [], [], []
-    for a, b in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-        first, second = pieces[a], pieces[b]
-        edge = (first != second) & (first > 0) & (second > 0)
-        ones.append(first[edge])
-        others.append(second[edge])
-        strengths.append(np.maximum(border[a], border[b])[edge])
-    pairs = np.stack([np.concatenate(ones), np.concatenate(others)], axis=1).astype(np.int64)
-    strength = np.concatenate(strengths).astype(np.float64)
-    return _join_borders(pairs, np.ones(len(pairs)), strength, size)
+    pairs, strengths = _list_edges(np.ascontiguousarray(pieces), np.ascontiguousarray(border))
+    return _join_borders(pairs, np.ones(len(pairs)), strengths, size)
+
+
+@Compiled
+def _list_edges(pieces: Labels, border: FloatImage) -> tuple[Longs, npt.NDArray[np.float64]]:
+    """Pairs of pixels of two pieces, beside each other, then below each other, and the stronger border."""
+    rows, columns = pieces.shape
+    pairs, strengths = np.empty((2 * pieces.size, 2), np.int64), np.empty(2 * pieces.size, np.float64)
+    count = 0
+    for down, right in ((0, 1), (1, 0)):
+        for row in range(rows - down):
+            for column in range(columns - right):
+                one, other = pieces[row, column], pieces[row + down, column + right]
+                if one != other and one > 0 and other > 0:
+                    pairs[count, 0], pairs[count, 1] = one, other
+                    strengths[count] = max(border[row, column], border[row + down, column + right])
+                    count += 1
+    return pairs[:count], strengths[:count]
 
 
 def _join_borders(
-    pairs: npt.NDArray[np.int64],
+    pairs: Longs,
     lengths: npt.NDArray[np.float64],
     sums: npt.NDArray[np.float64],
     size: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Longs, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Add up what belongs to the same pair."""
     low, high = pairs.min(axis=1, initial=size), pairs.max(axis=1, initial=0)
     apart = low != high
@@ -232,14 +244,29 @@ def _join_borders(
 
 def _tidy(labels: Labels, min_area_px: float) -> Labels:
     """Largest piece of every fiber, holes filled; small ones left out; numbered in order."""
-    result = np.zeros(labels.shape, np.int32)
-    number = 0
-    for _, box, whole in list_wholes(labels):
-        place = result[box]
-        whole &= place == 0
-        if whole.sum() >= min_area_px:
+    wholes = find_wholes(labels)
+    return _paint(wholes.index, wholes.rows, wholes.first, wholes.last, labels.shape, min_area_px)
+
+
+@Compiled
+def _paint(
+    index: Longs, rows: Longs, first: Longs, last: Longs, shape: tuple[int, int], least: float
+) -> Labels:
+    """Label map of objects, given span by span; what an earlier one covers is not another's."""
+    result, number, begin = np.zeros(shape, np.int32), np.int32(1), 0
+    for end in range(1, len(index) + 1):
+        if end < len(index) and index[end] == index[begin]:
+            continue
+        area = 0
+        for span in range(begin, end):
+            area += np.sum(result[rows[span], first[span] : last[span] + 1] == 0)
+        if area >= least:
+            for span in range(begin, end):
+                for column in range(first[span], last[span] + 1):
+                    if result[rows[span], column] == 0:
+                        result[rows[span], column] = number
             number += 1
-            place[whole] = number
+        begin = end
     return result
 
 
