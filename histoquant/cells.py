@@ -14,6 +14,7 @@ from histoquant.geometry import frame_mask
 from histoquant.protocol import CellSettings
 from histoquant.qupath import find_nuclei_by_laplacian
 from histoquant.ranks import find_quantile
+from histoquant.rings import fill_rings
 from histoquant.stains import FloatImage, Stains, crop_stains
 
 Labels = npt.NDArray[np.int32]
@@ -265,24 +266,9 @@ def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Labe
 
 def _find_rings(brown: FloatImage, settings: CellSettings, mpp: float) -> Labels:
     """Insides of rings, closed or with a gap of up to two pixels."""
-    inside = np.zeros(brown.shape, np.uint8)
-    for step in _RING_STEPS:
-        below = (brown <= step * settings.ring_od).astype(np.uint8)
-        inside |= _find_holes(below, settings, mpp)
-        narrow = _find_holes(np.asarray(cv2.erode(below, _square(1)), np.uint8), settings, mpp)
-        inside |= np.asarray(cv2.dilate(narrow, _square(1)), np.uint8) & below
+    levels = [step * settings.ring_od for step in _RING_STEPS]
+    inside = fill_rings(brown, levels, _MIN_HOLE_UM2, settings.max_nucleus_um2, mpp**2)
     return _keep_sizes(_label(inside), _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
-
-
-def _find_holes(below: Bytes, settings: CellSettings, mpp: float) -> Bytes:
-    """Holes of what is not `below`; contours of the few rings cost less than labelling all the rest."""
-    contours, tree = cv2.findContours(1 - below, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    holes = np.zeros_like(below)
-    for number, contour in enumerate(contours):
-        is_hole = tree[0, number, 3] >= 0
-        if is_hole and _MIN_HOLE_UM2 <= cv2.contourArea(contour) * mpp**2 <= settings.max_nucleus_um2:
-            cv2.drawContours(holes, contours, number, 1, cv2.FILLED)
-    return np.asarray(holes & below)
 
 
 def _find_bodies(

@@ -33,7 +33,7 @@ ORDER = (
         "fibers",
         "qupath",
     ),
-    *("cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
+    *("rings", "cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
     *("tables", "objects", "stats", "sensitivity", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins
