@@ -13,8 +13,9 @@ from skimage.measure import label
 from skimage.segmentation import watershed
 
 from histoquant.clumps import list_wholes
+from histoquant.discs import open_by_disc
 from histoquant.ranks import find_median, find_quantile
-from histoquant.regions import merge_regions
+from histoquant.regions import merge_regions, wrap_points
 from histoquant.stains import Stains
 
 FloatImage = npt.NDArray[np.float32]
@@ -131,7 +132,7 @@ def _dilate(mask: Mask, width: int) -> Mask:
 
 def _open(image: FloatImage) -> FloatImage:
     """Without dark spots of the size of nuclei."""
-    return np.asarray(cv2.morphologyEx(_blur(image, 1), cv2.MORPH_OPEN, _disc(NUCLEUS_UM)))
+    return open_by_disc(_blur(image, 1), NUCLEUS_UM)
 
 
 def _find_nuclei(image: FloatImage, opened: FloatImage, contrast: float) -> Mask:
@@ -342,12 +343,15 @@ def _is_cut(box: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
 
 def _looks_like_fiber(mask: Mask, hidden: float, mpp: float) -> bool:
     """Remnants between fibers are small and jagged, infiltrates mostly nuclei: the smaller, the stricter."""
-    rows, columns = np.nonzero(mask)
-    hull = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))
-    around = cv2.contourArea(hull) + 0.5 * cv2.arcLength(hull, True) + 1
-    doublings = np.log2(len(rows) * mpp**2 / SMALL_FIBER_UM2)
+    rows = np.flatnonzero(mask.any(axis=1))
+    # The ends of rows have the hull of all.
+    first, last = (part[rows].argmax(axis=1) for part in (mask, mask[:, ::-1]))
+    ends = np.stack([first, rows, mask.shape[1] - 1 - last, rows], axis=1).astype(np.int32)
+    area = np.count_nonzero(mask)
+    doublings = np.log2(area * mpp**2 / SMALL_FIBER_UM2)
     return bool(
-        len(rows) / around >= SMALL_SOLIDITY - 0.03 * doublings and hidden <= SMALL_HIDDEN + 0.1 * doublings
+        area / wrap_points(ends.reshape(-1, 2))[1] >= SMALL_SOLIDITY - 0.03 * doublings
+        and hidden <= SMALL_HIDDEN + 0.1 * doublings
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from histoquant.compiled import Compiled
 
 FloatImage = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -131,7 +132,7 @@ def _start_tree(pieces: Labels, borders: dict[tuple[int, int], tuple[float, floa
     hull = [np.zeros((1, 2), np.int32)] * size
     hull_area = np.ones(size)
     for piece, points in enumerate(_outline_points(pieces), start=1):
-        hull[piece], hull_area[piece] = _wrap(points)
+        hull[piece], hull_area[piece] = wrap_points(points)
     return _Tree(count, area, hull, hull_area, outline, evidence, np.zeros(size), {})
 
 
@@ -149,14 +150,68 @@ def _outline_points(pieces: Labels) -> list[Points]:
     return np.split(points, starts)
 
 
-def _wrap(points: Points) -> tuple[Points, float]:
-    """Convex hull and its area; half the outline is added since points are pixel centers."""
-    hull = np.asarray(cv2.convexHull(points)[:, 0], np.int32)
-    return hull, float(cv2.contourArea(hull)) + 0.5 * float(cv2.arcLength(hull, True)) + 1
+@Compiled
+def wrap_points(points: Points) -> tuple[Points, float]:
+    """Wrap pixels in their convex hull.
+
+    Parameters
+    ----------
+    points : ndarray of int32, shape (n, 2)
+        Column and row of at least one pixel, in the order of rows, then columns.
+
+    Returns
+    -------
+    hull : ndarray of int32, shape (corners, 2)
+        The corners, in the same order.
+    area : float
+        px; half the outline is added, since points are pixel centers.
+
+    References
+    ----------
+    Andrew AM. Another efficient algorithm for convex hulls in two dimensions.
+    Inf Process Lett 1979;9:216-219.
+    """
+    kept, chain = np.zeros(len(points), np.bool_), np.empty(len(points), np.int64)
+    twice, length = 0, 0.0
+    for side in (1, -1):
+        size = 0
+        for at in range(len(points)):
+            while size > 1 and side * _turn(points, chain[size - 2], chain[size - 1], at) <= 0:
+                size -= 1
+            chain[size] = at
+            size += 1
+        kept[chain[0]] = True
+        for place in range(1, size):
+            (x, y), (to_x, to_y) = points[chain[place - 1]], points[chain[place]]
+            twice += side * (x * to_y - y * to_x)
+            length += np.sqrt(np.float32((to_x - x) ** 2 + (to_y - y) ** 2))
+            kept[chain[place]] = True
+    return points[kept], abs(twice) / 2 + 0.5 * length + 1
+
+
+@Compiled
+def _turn(points: Points, one: int, two: int, three: int) -> int:
+    """Twice the area of a triangle; its sign says on which side of the first two the third point lies."""
+    (x, y), (x2, y2), (x3, y3) = points[one], points[two], points[three]
+    return int((x2 - x) * (y3 - y) - (y2 - y) * (x3 - x))
+
+
+@Compiled
+def _wrap_both(one: Points, other: Points) -> tuple[Points, float]:
+    """Convex hull of two hulls, and its area."""
+    both = np.empty((len(one) + len(other), 2), np.int32)
+    i = j = 0
+    for at in range(len(both)):
+        first = j == len(other)
+        if not first and i < len(one):
+            first = (one[i, 1], one[i, 0]) < (other[j, 1], other[j, 0])
+        both[at] = one[i] if first else other[j]
+        i, j = (i + 1, j) if first else (i, j + 1)
+    return wrap_points(both)
 
 
 def _unite(tree: _Tree, one: int, other: int) -> tuple[Points, float]:
-    return _wrap(np.concatenate([tree.hull[one], tree.hull[other]]))
+    return _wrap_both(tree.hull[one], tree.hull[other])
 
 
 def _cost(tree: _Tree, one: int, other: int, border: tuple[float, float, float]) -> float:

@@ -14,7 +14,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 ORDER = (
     # what every stage speaks in
-    *("errors", "compiled", "geometry", "ranks", "protocol", "lazy", "tiles", "backends", "sheets"),
+    *("errors", "compiled", "geometry", "ranks", "discs", "protocol", "lazy", "tiles", "backends", "sheets"),
     # the one way through
     *(
         "study",

@@ -255,6 +255,17 @@ def test_clipped_pixels_are_counted_except_filling() -> None:
     assert math.isnan(measure_clipping(np.full((2, 2, 3), 255, np.uint8)))
 
 
+@given(st.integers(0, 50), st.integers(1, 4), st.integers(1, 9))
+def test_clipping_is_that_of_every_so_many_th_pixel(seed: int, step: int, rows: int) -> None:
+    levels = np.array([0, 2, 3, 120, 254, 255], np.uint8)
+    image = levels[np.random.default_rng(seed).integers(0, 6, (rows, 7, 3))]
+    seen = image[::step, ::step].reshape(-1, 3)
+    low, high = seen.min(axis=1), seen.max(axis=1)
+    clipped, scanned = (low < 255) & ((low <= 2) | (high == 255)), low < 255
+    expected = clipped.sum() / scanned.sum() if scanned.any() else math.nan
+    assert measure_clipping(image, step) == pytest.approx(expected, nan_ok=True)
+
+
 def test_every_limit_has_its_measure_and_its_sentence(pixels: np.ndarray) -> None:
     values = measure(pixels)
     settings = QcSettings()

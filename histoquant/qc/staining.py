@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from histoquant.compiled import Compiled
 from histoquant.ranks import find_quantiles
 from histoquant.stains import FloatImage, Stains, Vector, angle_between
 
@@ -160,13 +161,21 @@ def measure_clipping(pixels: Pixels, step: int = 1) -> float:
     >>> measure_clipping(np.array([[[0, 90, 90], [80, 90, 90], [255, 255, 255]]], np.uint8))
     0.5
     """
-    red, green, blue = (channel[:, ::step] for channel in cv2.split(pixels[::step]))
-    low, high = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
-    scanned = low < _BRIGHTEST
-    if not scanned.any():
-        return float("nan")
-    clipped = ((low <= _DARKEST) | (high == _BRIGHTEST)) & scanned
-    return float(np.count_nonzero(clipped) / np.count_nonzero(scanned))
+    clipped, scanned = _count_clipped(pixels[::step, ::step])
+    return clipped / scanned if scanned else float("nan")
+
+
+@Compiled
+def _count_clipped(pixels: Pixels) -> tuple[int, int]:
+    """Pixels with a channel at the end of its range, and all, without pure white ones."""
+    clipped = scanned = 0
+    for row in range(pixels.shape[0]):
+        for column in range(pixels.shape[1]):
+            red, green, blue = pixels[row, column, 0], pixels[row, column, 1], pixels[row, column, 2]
+            low, high = min(red, green, blue), max(red, green, blue)
+            scanned += low < _BRIGHTEST
+            clipped += (low < _BRIGHTEST) & ((low <= _DARKEST) | (high == _BRIGHTEST))
+    return clipped, scanned
 
 
 def measure_unevenness(pixels: Pixels, mpp: float) -> float:
