@@ -39,7 +39,7 @@ LEAST_PEAK = 0.25
 BORDER = 0.5
 _SURE = -0.1
 
-_SOFT_OD = 0.05
+_SOFT_OD = np.float32(0.05)
 _LEAST_CONTRAST_OD = 0.005
 
 
@@ -295,37 +295,54 @@ def prepare_input(stains: Stains) -> FloatImage:
     scale = stains.mpp / INPUT_MPP
     images = [_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual)]
     rows, columns = images[0].shape
-    bottom, right = -rows % (2 * STRIDE), -columns % (2 * STRIDE)
-    around = (0, bottom, 0, right, cv2.BORDER_REFLECT)
-    images = [np.asarray(cv2.copyMakeBorder(image, *around), np.float32) for image in images]
-    folded = np.empty((len(images) + 1, 2, 2, images[0].shape[0] // 2, images[0].shape[1] // 2), np.float32)
-    # In bands that stay in the processor's cache; the sides are multiples of theirs.
-    for number, image in enumerate(images):
-        for top in range(0, len(image), 2 * STRIDE):
-            band = fold_pixels(_soften(image[top : top + 2 * STRIDE]))
-            folded[number, :, :, top // 2 : top // 2 + STRIDE] = band
-    folded[-1] = fold_pixels(_normalise(images[0] + images[1]))
+    down, across = (_reflect(side, -(-side // (2 * STRIDE)) * 2 * STRIDE) for side in (rows, columns))
+    folded = np.empty((len(images) + 1, 2, 2, len(down) // 2, len(across) // 2), np.float32)
+    for image, parts in zip(images, folded, strict=False):
+        _fold_softly(np.ascontiguousarray(image), down, across, parts)
+    density = np.empty((len(down), len(across)), np.float32)
+    np.add(images[0], images[1], out=density[:rows, :columns])
+    density[:rows, columns:] = density[:rows, across[columns:]]
+    density[rows:] = density[down[rows:]]
+    _fold_normally(density, *_measure_surroundings(density), folded[-1])
     return folded.reshape(CHANNELS, *folded.shape[3:])
 
 
-def fold_pixels(image: FloatImage) -> FloatImage:
-    """View blocks of 2 x 2 pixels as four images: first by row, then by column of the block.
-
-    Examples
-    --------
-    >>> fold_pixels(np.arange(4, dtype=np.float32).reshape(2, 2)).ravel()
-    array([0., 1., 2., 3.], dtype=float32)
-    """
-    rows, columns = image.shape
-    return image.reshape(rows // 2, 2, columns // 2, 2).transpose(1, 3, 0, 2)
+def _reflect(side: int, padded: int) -> Longs:
+    """Pixels of a side that is padded by reflection at its end."""
+    return np.pad(np.arange(side), (0, padded - side), "symmetric")
 
 
-def _soften(image: FloatImage) -> FloatImage:
+@Compiled
+def _fold_softly(image: FloatImage, down: Longs, across: Longs, folded: FloatImage) -> None:
+    """Soften an image and give its pixels to four images: by row, then by column of blocks of 2 x 2."""
+    whole = image.shape[1] // 2
+    for row in range(len(down)):
+        line = image[down[row]]
+        for column in (0, 1):
+            part = folded[row % 2, column, row // 2]
+            for at in range(whole):
+                part[at] = _soften(line[2 * at + column])
+            for at in range(whole, len(part)):
+                part[at] = _soften(line[across[2 * at + column]])
+
+
+@Compiled
+def _soften(density: np.float32) -> np.float32:
     """Linear for weak stain, and never beyond 4."""
-    scale = np.abs(image)
-    scale /= 4
-    scale += _SOFT_OD
-    return np.divide(image, scale, out=scale)
+    return density / (abs(density) / np.float32(4) + _SOFT_OD)
+
+
+@Compiled
+def _fold_normally(density: FloatImage, mean: FloatImage, spread: FloatImage, folded: FloatImage) -> None:
+    """Density relative to its surroundings in units of their contrast, -4 to 4, folded as the stains are."""
+    most = np.float32(4)
+    for row in range(len(density)):
+        for column in (0, 1):
+            part = folded[row % 2, column, row // 2]
+            for at in range(len(part)):
+                place = 2 * at + column
+                normal = (density[row, place] - mean[row, place]) / spread[row, place]
+                part[at] = min(max(normal, -most), most)
 
 
 def _resize(image: FloatImage, scale: float) -> FloatImage:
@@ -335,8 +352,8 @@ def _resize(image: FloatImage, scale: float) -> FloatImage:
     return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=how), np.float32)
 
 
-def _normalise(density: FloatImage) -> FloatImage:
-    """Density relative to its surroundings, in units of their contrast, nuclei left out of both."""
+def _measure_surroundings(density: FloatImage) -> tuple[FloatImage, FloatImage]:
+    """Mean and contrast around each pixel, nuclei left out of both."""
     rows, columns = density.shape
     small = cv2.resize(density, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
@@ -347,6 +364,4 @@ def _normalise(density: FloatImage) -> FloatImage:
     spread = np.sqrt(np.maximum(square, 0))
     spread = 2 * (spread + _LEAST_CONTRAST_OD)
     mean, spread = (cv2.resize(i, (columns, rows), interpolation=cv2.INTER_LINEAR) for i in (mean, spread))
-    normal = np.subtract(density, mean)
-    np.divide(normal, spread, out=normal)
-    return np.clip(normal, -4, 4, out=normal)
+    return np.asarray(mean, np.float32), np.asarray(spread, np.float32)

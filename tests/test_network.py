@@ -14,7 +14,6 @@ from skimage.measure import label
 from histoquant import network
 from histoquant.errors import ProtocolError
 from histoquant.network import (
-    fold_pixels,
     merge_weak,
     prepare_input,
     run_network,
@@ -123,24 +122,33 @@ def test_model_is_small_and_the_one_on_its_card():
 
 
 def soften(density_od):
-    return density_od / (0.05 + abs(density_od) / 4)
+    return density_od / (np.abs(density_od) / np.float32(4) + np.float32(0.05))
 
 
-def test_input_is_folded_padded_and_normalised():
-    stains, _ = draw_discs(side_um=100.0)
-    image = prepare_input(stains)
-    assert image.shape == (16, 112, 112) and image.dtype == np.float32
-    np.testing.assert_allclose(image[0, 10, 7], soften(stains.haematoxylin[20, 14]), rtol=1e-5)
-    np.testing.assert_allclose(image[5, 10, 7], soften(stains.dab[20, 15]), rtol=1e-5)
-    assert np.abs(image[12:]).max() <= 4
+def normalise(density):
+    """In units of contrast, by whole images."""
+    size = density.shape[::-1]
+    small = cv2.resize(density, (size[0] // 4, size[1] // 4), interpolation=cv2.INTER_AREA)
+    ground = cv2.morphologyEx(small, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
+    mean = cv2.blur(ground, (65, 65), borderType=cv2.BORDER_REFLECT)
+    square = cv2.blur(np.square(ground - mean), (65, 65), borderType=cv2.BORDER_REFLECT)
+    spread = 2 * (np.sqrt(np.maximum(square, 0)) + 0.005)
+    mean, spread = (cv2.resize(image, size, interpolation=cv2.INTER_LINEAR) for image in (mean, spread))
+    return np.clip((density - mean) / spread, -4, 4)
 
 
-@given(arrays(np.float32, (2, 4, 6), elements=st.floats(-5, 5, width=32)))
-def test_folding_loses_nothing(images):
-    folded = np.concatenate([fold_pixels(image).reshape(4, 2, 3) for image in images])
-    for channel in range(8):
+@settings(max_examples=50)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_input_is_softened_normalised_padded_and_folded(rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(0.1, 0.3, (3, rows, columns)).astype(np.float32)
+    folded = prepare_input(Stains(*images, 0.0, 0.0, 0.5))
+    padded = np.pad(images, ((0, 0), (0, -rows % 32), (0, -columns % 32)), "symmetric")
+    whole = [*map(soften, padded), normalise(padded[0] + padded[1])]
+    assert folded.dtype == np.float32 and folded.shape == (16, *(side // 2 for side in whole[0].shape))
+    for channel in range(16):
         image, row, column = channel // 4, channel // 2 % 2, channel % 2
-        np.testing.assert_array_equal(folded[channel], images[image, row::2, column::2])
+        np.testing.assert_array_equal(folded[channel], whole[image][row::2, column::2])
 
 
 @settings(max_examples=50)
@@ -151,6 +159,23 @@ def test_merging_keeps_background_and_pieces_whole(pieces, seed):
     np.testing.assert_array_equal(merged == 0, pieces == 0)
     for piece in np.unique(pieces):
         assert len(np.unique(merged[pieces == piece])) == 1
+
+
+@settings(max_examples=50)
+@given(arrays(np.int32, (6, 7), elements=st.integers(0, 4)), st.integers(0, 1000))
+def test_borders_are_measured_side_by_side(pieces, seed):
+    border = np.random.default_rng(seed).random(pieces.shape).astype(np.float32)
+    measured = {}
+    for row, column in np.ndindex(pieces.shape):
+        for place in ((row, column + 1), (row + 1, column)):
+            if place[0] < pieces.shape[0] and place[1] < pieces.shape[1]:
+                pair = tuple(sorted((int(pieces[row, column]), int(pieces[place]))))
+                if pair[0] > 0 and pair[0] != pair[1]:
+                    measured.setdefault(pair, []).append(max(border[row, column], border[place]))
+    pairs, lengths, sums = network._measure_borders(pieces, border, 5)
+    assert list(map(tuple, pairs.tolist())) == sorted(measured)
+    np.testing.assert_array_equal(lengths, [len(measured[pair]) for pair in sorted(measured)])
+    np.testing.assert_allclose(sums, [np.sum(measured[pair], dtype=float) for pair in sorted(measured)])
 
 
 @pytest.mark.parametrize(("strength", "fibers"), [(0.1, 1), (0.9, 2)])
