@@ -48,9 +48,25 @@ def measure_feret(labels: Labels | Spans) -> pd.DataFrame:
     {7: {'min_feret_px': 2.0, 'max_feret_px': 4.123}}
     """
     spans = labels if isinstance(labels, Spans) else list_spans(labels)
-    least, largest = _measure_all(spans.index, spans.rows, spans.first, spans.last, len(spans.labels))
+    least, largest = measure_spans(spans)
     columns = {"min_feret_px": least, "max_feret_px": largest}
     return pd.DataFrame(columns, index=pd.Index(spans.labels, name="label"))
+
+
+def measure_spans(spans: Spans) -> tuple[Floats, Floats]:
+    """Columns of `measure_feret`, not yet a table.
+
+    Parameters
+    ----------
+    spans : Spans
+        Of the objects.
+
+    Returns
+    -------
+    least, largest : ndarray of float64, shape (labels,)
+        px.
+    """
+    return _measure_all(spans.index, spans.rows, spans.first, spans.last, len(spans.labels))
 
 
 def measure_hull(corners: Floats) -> tuple[float, float]:

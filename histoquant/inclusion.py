@@ -47,17 +47,31 @@ def measure_inclusion(labels: Labels | Spans, inside: Mask) -> pd.DataFrame:
     if not isinstance(labels, Spans):
         _check_labels(labels, inside)
     spans = labels if isinstance(labels, Spans) else list_spans(labels)
+    return pd.DataFrame(share_field(spans, inside), index=pd.Index(spans.labels, name="label"))
+
+
+def share_field(spans: Spans, inside: Mask) -> dict[str, npt.NDArray[Any]]:
+    """Columns of `measure_inclusion`, not yet a table.
+
+    Parameters
+    ----------
+    spans : Spans
+        Of the objects.
+    inside : ndarray of bool, shape (rows, columns)
+        The field.
+
+    Returns
+    -------
+    dict of ndarray, one value per label
+    """
     area, within = spans.count(), spans.count_within(inside)
-    return pd.DataFrame(
-        {
-            "area_px": area,
-            "inside_px": within,
-            "fraction_in_field": within / area,
-            "straddling": (within > 0) & (within < area),
-            "touches_border": spans.touch_border(inside.shape),
-        },
-        index=pd.Index(spans.labels, name="label"),
-    )
+    return {
+        "area_px": area,
+        "inside_px": within,
+        "fraction_in_field": within / area,
+        "straddling": (within > 0) & (within < area),
+        "touches_border": spans.touch_border(inside.shape),
+    }
 
 
 def count_half_area(fraction: npt.ArrayLike) -> Mask:

@@ -13,7 +13,7 @@ import pandas as pd
 from histoquant.cells import subtract_background
 from histoquant.compiled import Compiled
 from histoquant.direction import LONGITUDINAL, find_longitudinal
-from histoquant.feret import measure_feret
+from histoquant.feret import measure_spans
 from histoquant.geometry import frame_mask
 from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
@@ -25,6 +25,8 @@ Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Names = npt.NDArray[np.object_]
+Columns = dict[str, npt.NDArray[Any]]
 Shades = npt.NDArray[np.float32]
 Near = tuple[Shades, Shades, Any]
 
@@ -74,16 +76,14 @@ class _Pixels:
 
 
 def measure_fibers(
-    labels: Labels | Spans, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
+    labels: Labels, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
 ) -> pd.DataFrame:
     """Measure fibers.
 
     Parameters
     ----------
-    labels : ndarray of int32, shape of `stains.dab`, or Spans
-        Fibers; 0 is background.
-    cells : ndarray of int32, shape of `stains.dab`
-        The cells left out of the fibers' stain.
+    labels, cells : ndarray of int32, shape of `stains.dab`
+        Fibers, and the cells left out of their stain; 0 is background.
     stains : Stains
         Densities at the working resolution.
     marker : MarkerSettings
@@ -98,17 +98,22 @@ def measure_fibers(
         max_feret_um (see `measure_feret`), dab_od (median DAB outside cells), positive (dab_od more than the
         threshold above the median fiber of the region, so that an even brown background makes none), reason.
     """
-    spans = labels if isinstance(labels, Spans) else list_spans(labels)
+    return pd.DataFrame(describe_fibers(list_spans(labels), cells, stains, marker, settings))
+
+
+def describe_fibers(
+    spans: Spans, cells: Labels, stains: Stains, marker: MarkerSettings, settings: FiberSettings
+) -> Columns:
+    """Columns of `measure_fibers`, not yet a table; of spans, which say all that is asked of a label map."""
     dab = _measure_medians(spans, cells, stains.dab)
     typical = float(np.nanmedian(dab)) if np.isfinite(dab).any() else 0.0
-    feret = measure_feret(spans)
-    narrow, wide = (feret[name].to_numpy() * stains.mpp for name in ("min_feret_px", "max_feret_px"))
+    narrow, wide = (width_px * stains.mpp for width_px in measure_spans(spans))
     along = find_longitudinal(narrow, wide, settings)
-    columns = _describe(spans.labels, *spans.locate(), spans.count(), stains, "fiber")
+    columns = _describe(spans, stains, "fiber")
     columns |= {"min_feret_um": narrow, "max_feret_um": wide, "dab_od": dab}
     columns["positive"] = dab - max(typical, 0.0) > marker.fiber_threshold_od
     columns["reason"] = _join_reasons({CUT: spans.touch_border(stains.dab.shape), LONGITUDINAL: along})
-    return pd.DataFrame(columns)
+    return columns
 
 
 def measure_cells(
@@ -158,13 +163,19 @@ def measure_cells(
         place and fiber (see `place_cells`; a positive cell counts as marked, unless the marker is nuclear,
         which a fiber's own nuclei may hold), reason.
     """
+    return pd.DataFrame(describe_cells(labels, fibers, stains, marker, settings))
+
+
+def describe_cells(
+    labels: Labels, fibers: Labels, stains: Stains, marker: MarkerSettings, settings: CellSettings
+) -> Columns:
+    """Columns of `measure_cells`, not yet a table."""
     perimysium = find_perimysium(fibers, stains.mpp, settings)
     box = frame_mask(labels != 0, _AROUND_CELLS_UM / stains.mpp, _GRID_PX)
     labels, fibers = np.ascontiguousarray(labels[box]), np.ascontiguousarray(fibers[box])
     perimysium, stains = perimysium[box], crop_stains(stains, box)
-    pixels = _list_pixels(labels)
-    place = pixels.mean(pixels.rows), pixels.mean(pixels.columns)
-    columns = _describe(pixels.labels, *place, pixels.area, stains, "cell")
+    spans = list_spans(labels)
+    pixels, columns = _list_pixels(spans), _describe(spans, stains, "cell")
     depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
     # A label narrower than two cell bodies is all nucleus.
     inner = pixels.fill(depth_um > settings.growth_um)
@@ -190,9 +201,9 @@ def measure_cells(
     lumens = find_lumens(fibers, labels, stains, settings)
     where = marked, fibers, perimysium, lumens, stains.mpp, settings
     columns["place"], columns["fiber"] = place_cells(labels, _map_nuclei(pixels, inner, labels), *where)
-    cut = _touches_border(pixels, labels.shape)
+    cut = spans.touch_border(labels.shape)
     columns["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
-    return pd.DataFrame(columns)
+    return columns
 
 
 def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSettings) -> pd.DataFrame:
@@ -213,7 +224,7 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
         `place` and `fiber` of `measure_cells`, one row per label (index `label`, ascending). Vessels are
         not known (`perimysial` instead), nor what is positive (in a fiber, `internal` unless it is crowded).
     """
-    pixels = _list_pixels(labels)
+    pixels = _list_pixels(list_spans(labels))
     depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * mpp
     nuclei = _map_nuclei(pixels, pixels.fill(depth_um > settings.growth_um), labels)
     marked, lumens = np.zeros(len(pixels.labels), bool), np.zeros(labels.shape, bool)
@@ -234,15 +245,8 @@ def _map_nuclei(pixels: _Pixels, inner: Mask, labels: Labels) -> Mask:
     return nuclei
 
 
-def _list_pixels(labels: Labels) -> _Pixels:
-    at = np.flatnonzero(labels != 0)
-    owner = labels.ravel()[at]
-    counts = np.bincount(owner)
-    present = np.flatnonzero(counts)
-    place = np.zeros(len(counts), np.int64)
-    place[present] = np.arange(len(present))
-    rows, columns = np.divmod(at, max(labels.shape[1], 1))
-    return _Pixels(present, place[owner], rows, columns, counts[present])
+def _list_pixels(spans: Spans) -> _Pixels:
+    return _Pixels(spans.labels, *spans.list_pixels(), spans.count())
 
 
 def _measure_medians(spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
@@ -285,15 +289,14 @@ def _find_median(values: FloatImage) -> float:
     return low if len(values) % 2 else (low + float(parted[middle + 1 :].min())) / 2
 
 
-def _describe(
-    labels: Ints, row: Floats, column: Floats, area: Ints, stains: Stains, kind: str
-) -> dict[str, Any]:
+def _describe(spans: Spans, stains: Stains, kind: str) -> Columns:
+    row, column = spans.locate()
     return {
-        "kind": np.full(len(labels), kind, object),
-        "label": labels,
+        "kind": np.full(len(spans.labels), kind, object),
+        "label": spans.labels,
         "x_um": stains.x_um + (column + 0.5) * stains.mpp,
         "y_um": stains.y_um + (row + 0.5) * stains.mpp,
-        "area_um2": area * stains.mpp**2,
+        "area_um2": spans.count() * stains.mpp**2,
     }
 
 
@@ -408,6 +411,9 @@ def _rate_pixels(total: Near, first: Near, second: Near, rows: Ints, columns: In
     levels = np.empty(len(rows), np.float32)
     for at in range(len(rows)):
         row, column = rows[at] // 2, columns[at] // 2
+        if at and row == rows[at - 1] // 2 and column == columns[at - 1] // 2:
+            levels[at] = levels[at - 1]
+            continue
         weight = max(_look_up(total, row, column), np.float32(1e-9))
         mean = _look_up(first, row, column) / weight
         variance = _look_up(second, row, column) / weight - mean * mean
@@ -472,12 +478,8 @@ def _rate_calls(dab: Floats, threshold_od: float, noise_od: float) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.minimum(np.abs(dab - threshold_od) / scale, 50))), float)
 
 
-def _touches_border(pixels: _Pixels, shape: tuple[int, ...]) -> Mask:
-    at_edge = (pixels.rows == 0) | (pixels.rows == shape[0] - 1)
-    at_edge |= (pixels.columns == 0) | (pixels.columns == shape[1] - 1)
-    return np.asarray(np.bincount(pixels.index[at_edge], minlength=len(pixels.labels)) > 0)
-
-
-def _join_reasons(reasons: dict[str, Mask]) -> list[str]:
-    columns = [np.where(given, text, "") for text, given in reasons.items()]
-    return ["; ".join(filter(None, texts)) for texts in zip(*columns, strict=True)]
+def _join_reasons(reasons: dict[str, Mask]) -> Names:
+    joined = np.full(len(next(iter(reasons.values()))), "", object)
+    for text, given in reasons.items():
+        joined[given] += np.where(joined[given] == "", text, "; " + text)
+    return joined

@@ -12,10 +12,10 @@ import pandas as pd
 from histoquant.annotations import Annotations, labels_to_features, make_properties, rasterize_area
 from histoquant.direction import LONGITUDINAL
 from histoquant.geometry import Field, rasterize_field
-from histoquant.inclusion import count_half_area, measure_inclusion
-from histoquant.measure import measure_cells, measure_fibers
+from histoquant.inclusion import count_half_area, share_field
+from histoquant.measure import describe_cells, describe_fibers
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
-from histoquant.spans import Spans, list_spans
+from histoquant.spans import list_spans
 from histoquant.stains import Stains
 
 OBJECT_COLUMNS = (
@@ -102,25 +102,19 @@ def list_objects(
         Columns `OBJECT_COLUMNS`, one row per object, counted or not.
     """
     spans = list_spans(fibers), list_spans(cells)
-    tables = (
-        measure_fibers(spans[0], cells, stains, marker, fiber_settings),
-        measure_cells(cells, fibers, stains, marker, settings),
+    # All of all labels, ascending.
+    parts = (
+        describe_fibers(spans[0], cells, stains, marker, fiber_settings) | share_field(spans[0], inside),
+        describe_cells(cells, fibers, stains, marker, settings) | share_field(spans[1], inside),
     )
-    parts = [_add_inclusion(*pair, inside) for pair in zip(tables, spans, strict=True)]
-    columns = {name: _stack(parts, name) for name in OBJECT_COLUMNS if name not in ("field", "object")}
-    named = zip(columns["kind"], columns["label"], strict=True)
-    columns["object"] = np.array([f"{number}{kind[0]}{label}" for kind, label in named], object)
+    columns = {name: _stack(parts, name) for name in OBJECT_COLUMNS if name in {*parts[0], *parts[1]}}
     columns["field"] = np.full(len(columns["label"]), number)
-    objects = pd.DataFrame({name: pd.Series(columns[name], dtype=_TYPES[name]) for name in OBJECT_COLUMNS})
+    named = zip(columns["kind"], columns["label"].tolist(), strict=True)
+    columns["object"] = np.array([f"{number}{kind[0]}{label}" for kind, label in named], object)
+    columns["counted"] = count_half_area(columns["fraction_in_field"])
+    objects = pd.DataFrame({name: pd.array(columns[name], _TYPES[name]) for name in OBJECT_COLUMNS})
     objects["counted"] &= select_countable(objects, marker)
     return objects
-
-
-def _add_inclusion(table: pd.DataFrame, spans: Spans, inside: Mask) -> dict[str, Column]:
-    """Columns of a table of all labels, ascending, and what the field holds of each."""
-    shares = measure_inclusion(spans, inside)
-    columns = {str(name): column.to_numpy() for name, column in [*table.items(), *shares.items()]}
-    return {**columns, "counted": count_half_area(columns["fraction_in_field"])}
 
 
 def _stack(parts: Sequence[Mapping[str, Column]], name: str) -> Column:

@@ -132,13 +132,12 @@ def rank_groups(
     bits = values.view(np.int32)
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     keys = np.sort((groups << 32) + rising)
-    rising = keys.astype(np.int32)
-    ordered = (rising ^ ((rising >> 31) & 0x7FFFFFFF)).view(np.float32).astype(np.float64)
     count = np.bincount(groups, minlength=number)
     filled = np.flatnonzero(count)
     place = share * (count[filled] - 1)
     at = (np.cumsum(count) - count)[filled] + place.astype(np.int64)
-    low, high = ordered[at], ordered[np.minimum(at + 1, len(ordered) - 1)]
+    rising = keys[[at, np.minimum(at + 1, len(keys) - 1)]].astype(np.int32)
+    low, high = (rising ^ ((rising >> 31) & 0x7FFFFFFF)).view(np.float32).astype(np.float64)
     part = place % 1
     found = np.full(number, np.nan)
     found[filled] = np.where(part > 0, low + (high - low) * part, low)

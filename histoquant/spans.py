@@ -62,6 +62,12 @@ class Spans:
             ends.append([slice(*end) for end in zip(start.tolist(), stop.tolist(), strict=True)])
         return list(zip(*ends, strict=True))
 
+    def list_pixels(self) -> tuple[Ints, Ints, Ints]:
+        """Place of the label in `labels`, row and column of every pixel, row by row."""
+        length = self.last - self.first + 1
+        index, rows, first = (np.repeat(part, length) for part in (self.index, self.rows, self.first))
+        return index, rows, first + np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
+
     def touch_border(self, shape: tuple[int, ...]) -> Mask:
         """Labels with a pixel at the image's border."""
         at_edge = (self.rows == 0) | (self.rows == shape[0] - 1)
