@@ -173,10 +173,27 @@ def frame_mask(mask: npt.NDArray[np.bool_], around_px: float = 0.0, grid_px: int
     >>> frame_mask(np.array([[0, 0, 0, 0], [0, 0, 1, 0]], bool), 1.0)
     (slice(0, 2, None), slice(1, 4, None))
     """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return frame_places(rows, columns, mask.shape, around_px, grid_px)
+
+
+def frame_places(
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    shape: tuple[int, ...],
+    around_px: float = 0.0,
+    grid_px: int = 1,
+) -> tuple[slice, slice]:
+    """The box of rows and columns in an image, as `frame_mask` has it.
+
+    Examples
+    --------
+    >>> frame_places(np.array([1]), np.array([2, 2]), (2, 4), 1.0)
+    (slice(0, 2, None), slice(1, 4, None))
+    """
+    if not len(rows):
+        return slice(0, shape[0]), slice(0, shape[1])
     reach = int(np.ceil(around_px))
-    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
-    if not spans[0].size:
-        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
-    top, left = (max(int(at[0]) - reach, 0) // grid_px * grid_px for at in spans)
-    bottom, right = (min(int(at[-1]) + 1 + reach, n) for at, n in zip(spans, mask.shape, strict=True))
+    top, left = (max(int(at.min()) - reach, 0) // grid_px * grid_px for at in (rows, columns))
+    bottom, right = (min(int(at.max()) + 1 + reach, n) for at, n in zip((rows, columns), shape, strict=True))
     return slice(top, bottom), slice(left, right)

@@ -14,7 +14,7 @@ from histoquant.cells import subtract_background
 from histoquant.compiled import Compiled
 from histoquant.direction import LONGITUDINAL, find_longitudinal
 from histoquant.feret import measure_spans
-from histoquant.geometry import frame_mask
+from histoquant.geometry import frame_places
 from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
 from histoquant.ranks import find_median, rank_groups
@@ -49,29 +49,32 @@ CUT = "cut by the border of the image"
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Labelled pixels, flat: `index` is the place of a pixel's label in `labels`, which is sorted."""
+    """Labelled pixels, flat: `index` is the place of a pixel's label, of which `area` has one each.
 
-    labels: Ints
+    `places` is where a pixel lies in the flat image, and `middle` mean row and mean column per label.
+    """
+
     index: Ints
     rows: Ints
     columns: Ints
+    places: Ints
     area: Ints
+    middle: tuple[Floats, Floats]
 
-    def mean(self, values: npt.NDArray[np.generic], where: Mask | None = None) -> Floats:
+    def mean(self, values: npt.NDArray[np.generic], where: Mask) -> Floats:
         """Mean per label; NaN where nothing is left."""
-        index = self.index if where is None else self.index[where]
-        chosen = np.asarray(values if where is None else values[where], float)
-        total = np.bincount(index, chosen, len(self.labels))
-        count = np.bincount(index, minlength=len(self.labels))
+        index = self.index[where]
+        total = np.bincount(index, values[where], len(self.area))
+        count = np.bincount(index, minlength=len(self.area))
         return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
 
-    def quantile(self, values: FloatImage, share: float, where: Mask) -> Floats:
-        """Quantile per label; NaN where nothing is left."""
-        return rank_groups(values[where], self.index[where], len(self.labels), share)
+    def quantile(self, values: FloatImage, share: float) -> Floats:
+        """Quantile per label."""
+        return rank_groups(values, self.index, len(self.area), share)
 
     def fill(self, where: Mask) -> Mask:
         """A label with no pixel in `where` takes all it has."""
-        bare = np.bincount(self.index[where], minlength=len(self.labels)) == 0
+        bare = np.bincount(self.index[where], minlength=len(self.area)) == 0
         return np.asarray(where | bare[self.index])
 
 
@@ -163,20 +166,26 @@ def measure_cells(
         place and fiber (see `place_cells`; a positive cell counts as marked, unless the marker is nuclear,
         which a fiber's own nuclei may hold), reason.
     """
-    return pd.DataFrame(describe_cells(labels, fibers, stains, marker, settings))
+    return pd.DataFrame(describe_cells(labels, list_spans(labels), fibers, stains, marker, settings))
 
 
 def describe_cells(
-    labels: Labels, fibers: Labels, stains: Stains, marker: MarkerSettings, settings: CellSettings
+    labels: Labels,
+    spans: Spans,
+    fibers: Labels,
+    stains: Stains,
+    marker: MarkerSettings,
+    settings: CellSettings,
 ) -> Columns:
-    """Columns of `measure_cells`, not yet a table."""
+    """Columns of `measure_cells`, not yet a table; `spans` are those of `labels`."""
     perimysium = find_perimysium(fibers, stains.mpp, settings)
-    box = frame_mask(labels != 0, _AROUND_CELLS_UM / stains.mpp, _GRID_PX)
+    columns_seen = np.append(spans.first, spans.last)
+    box = frame_places(spans.rows, columns_seen, labels.shape, _AROUND_CELLS_UM / stains.mpp, _GRID_PX)
+    spans = spans.move(box)
     labels, fibers = np.ascontiguousarray(labels[box]), np.ascontiguousarray(fibers[box])
     perimysium, stains = perimysium[box], crop_stains(stains, box)
-    spans = list_spans(labels)
-    pixels, columns = _list_pixels(spans), _describe(spans, stains, "cell")
-    depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * stains.mpp
+    pixels, columns = _list_pixels(spans, labels.shape), _describe(spans, stains, "cell")
+    depth_um = np.take(measure_depth(labels), pixels.places) * stains.mpp
     # A label narrower than two cell bodies is all nucleus.
     inner = pixels.fill(depth_um > settings.growth_um)
     smooth = np.asarray(cv2.GaussianBlur(stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32)
@@ -189,10 +198,9 @@ def describe_cells(
         band, share = _choose_band(depth_um, inner, marker, settings)
         dab = _measure_sectors(pixels, labels, brown, pixels.fill(band), share)
         if marker.compartment != "nucleus":
-            everywhere = np.ones(len(pixels.index), bool)
-            darkest = pixels.quantile(stains.haematoxylin[pixels.rows, pixels.columns], 0.9, everywhere)
+            darkest = pixels.quantile(stains.haematoxylin[pixels.rows, pixels.columns], 0.9)
             dab = dab - predict_edge_dab(darkest)
-        haematoxylin = pixels.mean(blue[pixels.rows, pixels.columns], inner)
+        haematoxylin = pixels.mean(np.take(blue, pixels.places), inner)
         nucleus = haematoxylin > _NUCLEUS_SHARE * settings.nucleus_od
     positive = dab > marker.threshold_od
     confidence = _rate_calls(dab, marker.threshold_od, _estimate_noise(smooth))
@@ -224,13 +232,14 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
         `place` and `fiber` of `measure_cells`, one row per label (index `label`, ascending). Vessels are
         not known (`perimysial` instead), nor what is positive (in a fiber, `internal` unless it is crowded).
     """
-    pixels = _list_pixels(list_spans(labels))
-    depth_um = measure_depth(labels)[pixels.rows, pixels.columns] * mpp
+    spans = list_spans(labels)
+    pixels = _list_pixels(spans, labels.shape)
+    depth_um = np.take(measure_depth(labels), pixels.places) * mpp
     nuclei = _map_nuclei(pixels, pixels.fill(depth_um > settings.growth_um), labels)
-    marked, lumens = np.zeros(len(pixels.labels), bool), np.zeros(labels.shape, bool)
+    marked, lumens = np.zeros(len(spans.labels), bool), np.zeros(labels.shape, bool)
     perimysium = find_perimysium(fibers, mpp, settings)
     place, fiber = place_cells(labels, nuclei, marked, fibers, perimysium, lumens, mpp, settings)
-    return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(pixels.labels, name="label"))
+    return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(spans.labels, name="label"))
 
 
 def _average_dab(pixels: _Pixels, stains: Stains, inner: Mask, marker: MarkerSettings) -> Floats:
@@ -240,13 +249,14 @@ def _average_dab(pixels: _Pixels, stains: Stains, inner: Mask, marker: MarkerSet
 
 
 def _map_nuclei(pixels: _Pixels, inner: Mask, labels: Labels) -> Mask:
-    nuclei = np.zeros(labels.shape, bool)
-    nuclei[pixels.rows[inner], pixels.columns[inner]] = True
-    return nuclei
+    nuclei = np.zeros(labels.size, bool)
+    nuclei[pixels.places[inner]] = True
+    return nuclei.reshape(labels.shape)
 
 
-def _list_pixels(spans: Spans) -> _Pixels:
-    return _Pixels(spans.labels, *spans.list_pixels(), spans.count())
+def _list_pixels(spans: Spans, shape: tuple[int, ...]) -> _Pixels:
+    index, rows, columns = spans.list_pixels()
+    return _Pixels(index, rows, columns, rows * shape[1] + columns, spans.count(), spans.locate())
 
 
 def _measure_medians(spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
@@ -313,8 +323,7 @@ def _choose_band(
 
 def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: Mask, share: float) -> Floats:
     """Quantile of the band in each sector; of the free sectors, the median."""
-    place = pixels.mean(pixels.rows), pixels.mean(pixels.columns)
-    key, shared = _divide(labels, pixels.rows, pixels.columns, pixels.index, *place)
+    key, shared = _divide(labels, pixels.rows, pixels.columns, pixels.index, *pixels.middle)
     stain = rank_groups(values[band], key[band], shared.size, share).reshape(shared.shape)
     enclosed = (~shared & np.isfinite(stain)).sum(axis=1) < _MIN_FREE_SECTORS
     free = np.where(shared & ~enclosed[:, None], np.nan, stain)
@@ -371,7 +380,7 @@ def _subtract_surroundings(
     pixels: _Pixels, smooth: FloatImage, labels: Labels, fibers: Labels, mpp: float
 ) -> FloatImage:
     """DAB of the pixels above the level (mean + 1 SD) of what surrounds the cells."""
-    values = smooth[pixels.rows, pixels.columns]
+    values = np.take(smooth, pixels.places)
     # Levels are smooth: every second pixel tells them.
     half = np.ascontiguousarray(smooth[::2, ::2])
     known, between_fibers = labels[::2, ::2], fibers[::2, ::2] == 0
@@ -382,7 +391,7 @@ def _subtract_surroundings(
     around = _rate_surroundings(half, outside, pixels, 2 * mpp)
     between = _rate_surroundings(half, outside & between_fibers, pixels, 2 * mpp)
     of_fiber = _rate_fibers(half, outside, fibers)
-    fiber = fibers[pixels.rows, pixels.columns]
+    fiber = np.take(fibers, pixels.places)
     level = np.where(fiber > 0, np.maximum(around, of_fiber[fiber]), np.minimum(around, between))
     owner = _find_owners(pixels, fiber)[pixels.index]
     inside = np.maximum(np.maximum(around, level), of_fiber[owner])
@@ -433,7 +442,7 @@ def _find_owners(pixels: _Pixels, fiber: Labels) -> Ints:
     base = int(fiber.max(initial=0)) + 1
     pairs, count = np.unique(pixels.index[inside] * base + fiber[inside], return_counts=True)
     most = pairs[2 * count > pixels.area[pairs // base]]
-    owner = np.zeros(len(pixels.labels), np.int64)
+    owner = np.zeros(len(pixels.area), np.int64)
     owner[most // base] = most % base
     return owner
 

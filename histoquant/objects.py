@@ -105,14 +105,14 @@ def list_objects(
     # All of all labels, ascending.
     parts = (
         describe_fibers(spans[0], cells, stains, marker, fiber_settings) | share_field(spans[0], inside),
-        describe_cells(cells, fibers, stains, marker, settings) | share_field(spans[1], inside),
+        describe_cells(cells, spans[1], fibers, stains, marker, settings) | share_field(spans[1], inside),
     )
     columns = {name: _stack(parts, name) for name in OBJECT_COLUMNS if name in {*parts[0], *parts[1]}}
     columns["field"] = np.full(len(columns["label"]), number)
     named = zip(columns["kind"], columns["label"].tolist(), strict=True)
     columns["object"] = np.array([f"{number}{kind[0]}{label}" for kind, label in named], object)
     columns["counted"] = count_half_area(columns["fraction_in_field"])
-    objects = pd.DataFrame({name: pd.array(columns[name], _TYPES[name]) for name in OBJECT_COLUMNS})
+    objects = pd.DataFrame({name: _fit(columns[name], _TYPES[name]) for name in OBJECT_COLUMNS})
     objects["counted"] &= select_countable(objects, marker)
     return objects
 
@@ -120,6 +120,10 @@ def list_objects(
 def _stack(parts: Sequence[Mapping[str, Column]], name: str) -> Column:
     """A column of one part below that of the other; None where a part has none."""
     return np.concatenate([part.get(name, np.full(len(part["label"]), None)) for part in parts])
+
+
+def _fit(values: Column, kind: Any) -> Any:
+    return values.astype(kind) if kind in ("int64", "float64", "bool") else pd.array(values, kind)
 
 
 def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,11 @@ class Spans:
             np.maximum.at(stop, self.index, high + 1)
             ends.append([slice(*end) for end in zip(start.tolist(), stop.tolist(), strict=True)])
         return list(zip(*ends, strict=True))
+
+    def move(self, box: tuple[slice, slice]) -> Spans:
+        """The same spans in a box around all of them."""
+        down, right = (part.start for part in box)
+        return replace(self, rows=self.rows - down, first=self.first - right, last=self.last - right)
 
     def list_pixels(self) -> tuple[Ints, Ints, Ints]:
         """Place of the label in `labels`, row and column of every pixel, row by row."""

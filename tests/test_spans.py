@@ -18,6 +18,13 @@ def test_spans_say_what_the_pixels_say(labels: np.ndarray, mask: np.ndarray) -> 
     assert spans.count_within(mask).tolist() == [mask[labels == name].sum() for name in names]
     places = np.array([np.argwhere(labels == name).mean(axis=0) for name in names]).reshape(-1, 2)
     np.testing.assert_allclose(np.stack(spans.locate(), axis=1), places)
+    index, rows, columns = spans.list_pixels()
+    assert np.flatnonzero(labels).tolist() == (rows * 7 + columns).tolist()
+    assert spans.labels[index].tolist() == labels[labels > 0].tolist()
+    wide = np.pad(labels, ((2, 0), (3, 1)))
+    moved = list_spans(wide).move((slice(2, 7), slice(3, 10)))
+    for part in ("index", "rows", "first", "last"):
+        np.testing.assert_array_equal(getattr(moved, part), getattr(spans, part))
     rim = np.pad(np.zeros((3, 5), bool), 1, constant_values=True)
     assert spans.touch_border(labels.shape).tolist() == [rim[labels == name].any() for name in names]
 
