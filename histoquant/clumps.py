@@ -16,7 +16,6 @@ Labels = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
-Keys = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
 
 _ONE = np.uint64(1)
@@ -65,46 +64,44 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     # where something is to be flooded, 0 where not, and where there is a label it is that label's negative.
     state = np.zeros((rows + 2, columns + 1), np.int32)
     state[1:-1, :-1] = mask
-    flat, at_seed = state.ravel(), np.ascontiguousarray(seeds, np.int32).ravel()
-    heights = np.ascontiguousarray(height, np.float32).ravel()
+    inside = np.flatnonzero(mask)
+    places = inside + inside // max(columns, 1) + columns + 1
+    heights, at_seed = height.ravel()[inside], seeds.ravel()[inside]
     for level in (np.inf, low) if low > -np.inf else (np.inf,):
-        _claim(flat, heights, at_seed, np.float32(level), columns)
-    places, keys = _list_places(flat, heights.view(np.int32), at_seed, columns)
-    places, keys = _sort(places, keys)
-    _flood(flat, places, keys, columns + 1)
+        _claim(state.ravel(), places, heights, at_seed, np.float32(level), columns + 1)
+    entries = _list_entries(state.ravel(), places, heights.view(np.int32), at_seed, columns + 1)
+    _flood(state.ravel(), np.sort(entries), columns + 1)
     labels = np.minimum(state[1:-1, :-1], 0)
     return np.asarray(np.negative(labels, out=labels), np.int32)
 
 
 @Compiled
-def _claim(state: Ints, height: FloatImage, seeds: Ints, low: np.float32, columns: int) -> None:
+def _claim(state: Ints, places: Longs, heights: FloatImage, seeds: Ints, low: np.float32, pitch: int) -> None:
     """Give each clump of what is below `low` to its seed, if it has but one."""
-    pitch = columns + 1
-    parent = np.empty(height.size // 2 + 3, np.int32)
-    owner = np.zeros(height.size // 2 + 3, np.int32)
+    parent, owner = np.zeros(len(places) + 2, np.int32), np.zeros(len(places) + 2, np.int32)
     count = 1  # names begin at 2: 1 has none
-    for row in range(state.size // pitch - 2):
-        for at in range(row * columns, (row + 1) * columns):
-            place = at + row + pitch
-            if state[place] <= 0 or height[at] >= low:
-                continue
-            left, up = state[place - 1], state[place - pitch]
-            name = max(left, up)
-            if name < 2:
-                count += 1
-                name = parent[count] = count
-            elif left > 1 and up > 1:
-                _join(parent, left, up)
-            state[place] = name
-            owner[name] = _agree(owner[name], seeds[at])
+    for index in range(len(places)):
+        place = places[index]
+        if state[place] < 0 or heights[index] >= low:
+            continue
+        left, up = state[place - 1], state[place - pitch]
+        name = max(left, up)
+        if name < 2:
+            count += 1
+            name = parent[count] = count
+        elif left != up and min(left, up) > 1:
+            _join(parent, left, up)
+        state[place] = name
+        if seeds[index] != 0:
+            owner[name] = _agree(owner[name], seeds[index])
     for name in range(2, count + 1):
         parent[name] = parent[parent[name]]
         owner[parent[name]] = _agree(owner[parent[name]], owner[name])
-    for place in range(state.size):
+    given = owner[parent[: count + 1]]
+    given = np.where(given > 0, -given, 1)
+    for place in places:
         if state[place] > 1:
-            state[place] = -owner[parent[state[place]]]
-            if state[place] >= 0:
-                state[place] = 1
+            state[place] = given[state[place]]
 
 
 @Compiled
@@ -126,23 +123,20 @@ def _join(parent: npt.NDArray[Any], one: int, other: int) -> None:
 
 
 @Compiled
-def _list_places(state: Ints, bits: Ints, seeds: Ints, columns: int) -> tuple[Ints, Keys]:
-    """List what is to be flooded and what it is flooded from, with keys that sort as heights do."""
-    pitch, count = columns + 1, 0
-    places, keys = np.empty(bits.size, np.int32), np.empty(bits.size, np.uint32)
-    for row in range(state.size // pitch - 2):
-        for at in range(row * columns, (row + 1) * columns):
-            place = at + row + pitch
-            if state[place] > 0 and seeds[at] != 0:
-                state[place] = -seeds[at]
-            if state[place] == 0 or (state[place] < 0 and not _has_open(state, place, pitch)):
-                continue
-            places[count] = place
+def _list_entries(state: Ints, places: Longs, bits: Ints, seeds: Ints, pitch: int) -> Words:
+    """List what is to be flooded and what it is flooded from: height, as a number that sorts, and place."""
+    entries, count = np.empty(len(places), np.uint64), 0
+    for index in range(len(places)):
+        place = places[index]
+        if state[place] > 0 and seeds[index] != 0:
+            state[place] = -seeds[index]
+        if state[place] > 0 or _has_open(state, place, pitch):
             # Bits of positive floats sort as whole numbers do, those of negative ones backwards; -0 is 0.
-            bit = np.int64(bits[at])
-            keys[count] = ~bit if -0x80000000 < bit < 0 else bit & 0x7FFFFFFF | 0x80000000
+            bit = np.int64(bits[index])
+            key = ~bit if -0x80000000 < bit < 0 else bit & 0x7FFFFFFF | 0x80000000
+            entries[count] = key << 32 | place
             count += 1
-    return places[:count], keys[:count]
+    return entries[:count]
 
 
 @Compiled
@@ -152,78 +146,79 @@ def _has_open(state: Ints, place: int, pitch: int) -> bool:
 
 
 @Compiled
-def _sort(places: Ints, keys: Keys) -> tuple[Ints, Keys]:
-    """Sort by key, stable: by its lowest eleven bits, then by the next, then by the rest."""
-    new_places, new_keys = np.empty_like(places), np.empty_like(keys)
-    for shift in (0, 11, 22):
-        ends = np.zeros(2049, np.int64)
-        for key in keys:
-            ends[1 + ((key >> shift) & 2047)] += 1
-        ends = np.cumsum(ends)
-        for index in range(len(keys)):
-            digit = (keys[index] >> shift) & 2047
-            new_places[ends[digit]], new_keys[ends[digit]] = places[index], keys[index]
-            ends[digit] += 1
-        places, new_places, keys, new_keys = new_places, places, new_keys, keys
-    return places, keys
-
-
-@Compiled
-def _flood(state: Ints, places: Ints, keys: Keys, pitch: int) -> None:
+def _flood(state: Ints, entries: Words, pitch: int) -> None:
     """Flood from the lowest place on, of those alike from where water came first.
 
-    Who waits stands in the queue where its height sorts it, behind those alike which came earlier: the next
-    is the first of all bits set. (place, count of those of its height) share a row, as memory is what costs.
+    A place waits at its rank, one bit, so that the first bit set is the next place. Those of one height share
+    the lowest rank of them, odd in the state, and stand behind each other. Here memory is what costs.
     """
-    queue = np.zeros((len(places), 2), np.int32)
+    places = (entries & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    waiting = np.zeros(len(places), np.int32)
     bits = np.zeros((len(places) >> 6) + 1, np.uint64)
     words = np.zeros((len(bits) >> 6) + 1, np.uint64)
     pages = np.zeros((len(words) >> 6) + 1, np.uint64)
-    first = 0
+    rank = 0
     for index in range(len(places)):
-        if keys[index] != keys[first]:
-            first = index
-        if state[places[index]] > 0:
-            state[places[index]] = first + 1
+        place = places[index]
+        if not _is_alike(entries, rank, index):
+            rank = index
+        if state[place] > 0:
+            alike = rank < index or (index + 1 < len(entries) and _is_alike(entries, rank, index + 1))
+            state[place] = (rank + 1) << 1 | alike
         else:
-            _enqueue(queue, bits, words, pages, first, places[index])
-    page = 0
-    while page < len(pages):
-        if pages[page] == 0:
-            page += 1
+            _mark(bits, words, pages, _stand_behind(waiting, places, rank, place))
+    word = 0
+    while word >= 0:
+        if bits[word] == 0:
+            word = _find_next(words, pages, word)
             continue
-        place = queue[_dequeue(bits, words, pages, page), 0]
+        place = places[word << 6 | _find_lowest(bits[word])]
+        bits[word] &= bits[word] - _ONE
         for beside in (place - pitch, place - 1, place + 1, place + pitch):
             if state[beside] > 0:
-                first = state[beside] - 1
+                slot = (state[beside] >> 1) - 1
+                if state[beside] & 1:
+                    slot = _stand_behind(waiting, places, slot, beside)
                 state[beside] = state[place]
-                page = min(page, _enqueue(queue, bits, words, pages, first, beside))
+                _mark(bits, words, pages, slot)
+                word = min(word, slot >> 6)
 
 
 @Compiled
-def _enqueue(queue: Ints, bits: Words, words: Words, pages: Words, first: int, place: int) -> int:
-    """Let a place wait behind those of its height; what its page is."""
-    slot = first + queue[first, 1]
-    queue[first, 1] += 1
-    queue[slot, 0] = place
+def _is_alike(entries: Words, one: int, other: int) -> bool:
+    return bool((entries[one] ^ entries[other]) >> np.uint64(32) == 0)
+
+
+@Compiled
+def _stand_behind(waiting: Ints, places: Ints, rank: int, place: int) -> int:
+    """Slot of a place behind those of its rank which came before."""
+    slot = rank + waiting[rank]
+    waiting[rank] += 1
+    places[slot] = place
+    return int(slot)
+
+
+@Compiled
+def _mark(bits: Words, words: Words, pages: Words, slot: int) -> None:
+    """Set the bit of a slot, that of its word, and that of its word's word."""
     bits[slot >> 6] |= _ONE << np.uint64(slot & 63)
     words[slot >> 12] |= _ONE << np.uint64(slot >> 6 & 63)
     pages[slot >> 18] |= _ONE << np.uint64(slot >> 12 & 63)
-    return int(slot >> 18)
 
 
 @Compiled
-def _dequeue(bits: Words, words: Words, pages: Words, page: int) -> int:
-    """The first slot of a page, which is free then."""
-    word = page << 6 | _find_lowest(pages[page])
-    bit = word << 6 | _find_lowest(words[word])
-    slot = bit << 6 | _find_lowest(bits[bit])
-    bits[bit] &= bits[bit] - _ONE
-    if bits[bit] == 0:
-        words[word] &= words[word] - _ONE
-        if words[word] == 0:
-            pages[page] &= pages[page] - _ONE
-    return slot
+def _find_next(words: Words, pages: Words, word: int) -> int:
+    """The first word with a bit set, where `word` has none any more nor has any before it; -1 if none has."""
+    above, page = word >> 6, word >> 12
+    words[above] &= ~(_ONE << np.uint64(word & 63))
+    if words[above] == 0:
+        pages[page] &= ~(_ONE << np.uint64(above & 63))
+    while page < len(pages) and pages[page] == 0:
+        page += 1
+    if page == len(pages):
+        return -1
+    above = page << 6 | _find_lowest(pages[page])
+    return above << 6 | _find_lowest(words[above])
 
 
 @Compiled
