@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from histoquant.clumps import part_clumps
 from histoquant.compiled import Compiled
+from histoquant.discs import open_by_disc
 from histoquant.geometry import frame_mask
 from histoquant.protocol import CellSettings
 from histoquant.qupath import find_nuclei_by_laplacian
@@ -169,7 +170,7 @@ def subtract_background(
     step = max(1, round(1.0 / mpp))
     size = (-(-image.shape[1] // step), -(-image.shape[0] // step))
     small = cv2.resize(cv2.GaussianBlur(smooth, (0, 0), 0.4 / mpp), size, interpolation=cv2.INTER_AREA)
-    small = cv2.morphologyEx(small, cv2.MORPH_OPEN, _disc(radius_um / (mpp * step)))
+    small = open_by_disc(np.asarray(small, np.float32), 2 * max(1, round(radius_um / (mpp * step))) + 1)
     small = np.maximum(small, np.float32(floor))
     background = cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(smooth - background, np.float32)

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from skimage.filters import threshold_otsu
 from skimage.measure import label
-from skimage.segmentation import watershed
+from skimage.morphology import local_minima
 
 from histoquant.clumps import list_wholes
+from histoquant.compiled import Compiled
 from histoquant.discs import open_by_disc
 from histoquant.ranks import find_median, find_quantile
 from histoquant.regions import merge_regions, wrap_points
@@ -318,7 +319,67 @@ def _oversegment(inside: Mask, evidence: FloatImage, nuclei: Mask) -> Labels:
     height = EVIDENCE_WEIGHT * _blur(evidence, 1) - np.log1p(_blur(distance, DISTANCE_SIGMA))
     # Steps drown minima that are shallower.
     steps = np.round((height - height.min()) / STEP).astype(np.int32)
-    return np.asarray(watershed(steps, mask=inside), np.int32)
+    return _flood_minima(steps, inside)
+
+
+def _flood_minima(steps: Labels, inside: Mask) -> Labels:
+    """Watershed from all minima, as `skimage.segmentation.watershed` does it, several times faster."""
+    seeds = label(local_minima(steps, connectivity=1) & inside, connectivity=1)
+    state = np.pad(np.where(inside, seeds, -1).astype(np.int32), 1, constant_values=-1)
+    _flood(np.pad(steps, 1).ravel(), state.ravel(), state.shape[1])
+    return np.maximum(state[1:-1, 1:-1], 0)
+
+
+@Compiled
+def _flood(height: Labels, state: Labels, width: int) -> None:
+    """Flood what is 0 from what is above, lowest first; of places alike, that which water reached first.
+
+    Who waits lies in a binary heap. Seeds are alike in both, so that the order in which they leave it is that
+    of its steps: they are kept as they are in scikit-image.
+    """
+    waiting = np.count_nonzero(state >= 0)
+    keys, places = np.empty(waiting, np.int64), np.empty(waiting, np.int64)
+    size, age = 0, 0
+    for place in range(len(state)):
+        if state[place] > 0:
+            _push(keys, places, size, np.int64(height[place]) << 32, place)
+            size += 1
+    while size > 0:
+        place, level = int(places[0]), keys[0] >> 32
+        size -= 1
+        _sink(keys, places, size)
+        for beside in (place - width, place - 1, place + 1, place + width):
+            if state[beside] == 0:
+                age += 1
+                state[beside] = state[place]
+                key = max(np.int64(height[beside]), level) << 32 | age
+                _push(keys, places, size, key, beside)
+                size += 1
+
+
+@Compiled
+def _push(keys: Places, places: Places, size: int, key: np.int64, place: int) -> None:
+    """Put one more in the heap."""
+    at = size
+    while at > 0 and key < keys[(at - 1) // 2]:
+        above = (at - 1) // 2
+        keys[at], places[at] = keys[above], places[above]
+        at = above
+    keys[at], places[at] = key, place
+
+
+@Compiled
+def _sink(keys: Places, places: Places, size: int) -> None:
+    """Let the last of the heap take the place of the first, and sink to where it belongs."""
+    key, place, at, below = keys[size], places[size], 0, 1
+    while below < size:
+        if below + 1 < size and keys[below + 1] < keys[below]:
+            below += 1
+        if keys[below] >= key:
+            break
+        keys[at], places[at] = keys[below], places[below]
+        at, below = below, 2 * below + 1
+    keys[at], places[at] = key, place
 
 
 def _tidy(regions: Labels, nuclei: Mask, min_area_px: float, mpp: float) -> Labels:
@@ -328,10 +389,11 @@ def _tidy(regions: Labels, nuclei: Mask, min_area_px: float, mpp: float) -> Labe
     for _, box, whole in list_wholes(regions):
         place = labels[box]
         whole &= place == 0
-        hidden = float(nuclei[box][whole].mean()) if whole.any() else 1.0
+        area = np.count_nonzero(whole)
+        hidden = np.count_nonzero(nuclei[box] & whole) / area if area else 1.0
         # What the image's border cuts is smaller than the fiber it belongs to.
         cut = _is_cut(box, regions.shape)
-        if whole.sum() >= min_area_px and _looks_like_fiber(whole, hidden, mpp * (2 if cut else 1)):
+        if area >= min_area_px and _looks_like_fiber(whole, hidden, mpp * (2 if cut else 1)):
             number += 1
             place[whole] = number
     return labels

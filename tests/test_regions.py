@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from skimage.segmentation import watershed
 
+from histoquant.classical import _flood_minima
 from histoquant.regions import _wrap_both, merge_regions, wrap_points
 
 masks = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
@@ -57,3 +59,24 @@ def test_nothing_is_made_of_nothing() -> None:
     nothing = np.zeros((3, 4), np.int32)
     merged = merge_regions(nothing, np.zeros((3, 4), np.float32), nothing > 0, 20, 1.0)
     assert merged is not nothing and not merged.any()
+
+
+@given(
+    st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(
+        lambda shape: st.tuples(
+            arrays(np.int32, shape, elements=st.integers(0, 5)), arrays(np.bool_, shape, fill=st.nothing())
+        )
+    )
+)
+def test_pieces_are_those_of_the_watershed_of_scikit_image(image: tuple[np.ndarray, np.ndarray]) -> None:
+    steps, inside = image
+    np.testing.assert_array_equal(_flood_minima(steps, inside), watershed(steps, mask=inside))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_a_large_image_are_those_of_scikit_image_too(seed: int) -> None:
+    """Many minima and sills alike: what is lower behind a sill is no sooner flooded than the sill."""
+    noise = np.random.default_rng(seed).standard_normal((2, 200, 150))
+    rough, inside = cv2.GaussianBlur(noise[0], (0, 0), 1.5), cv2.GaussianBlur(noise[1], (0, 0), 5) > -0.1
+    steps = np.round(80 * (rough - rough.min())).astype(np.int32)
+    np.testing.assert_array_equal(_flood_minima(steps, inside), watershed(steps, mask=inside))
