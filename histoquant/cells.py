@@ -297,8 +297,8 @@ def _label(mask: Bytes) -> Labels:
 
 def _add_labels(first: Labels, second: Labels) -> Labels:
     """Both, the first on top, the second numbered on."""
-    both = first.copy()
-    at = np.flatnonzero((second != 0) & (first == 0))
+    both, at = first.copy(), np.flatnonzero(second != 0)
+    at = at[first.ravel()[at] == 0]
     both.ravel()[at] = second.ravel()[at] + int(first.max(initial=0))
     return both
 

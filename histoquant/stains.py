@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from histoquant.compiled import Compiled
+from histoquant.densities import unmix_pixels
 from histoquant.errors import HistoquantError, ProtocolError
 from histoquant.geometry import Patch
 from histoquant.ranks import find_median
@@ -25,7 +25,6 @@ _MIN_ANGLE_DEG = 10.0
 _DARK_OD = 0.25
 _RATIO_STEP = 0.005
 _MIN_NUCLEI_UM2 = 500.0
-_BAND_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,8 @@ def separate_stains(
     Anal Quant Cytol Histol 2001;23:291-299.
     """
     unmix = np.linalg.inv(_stain_matrix(vectors)).astype(np.float32)
-    tables = _density_tables(white)
-    scale = patch.mpp / working_mpp
-    halved = scale == 0.5 and patch.pixels.size and not any(side % 2 for side in patch.pixels.shape[:2])
-    separate = _separate_halved if halved else _separate_in_bands
-    h, d, r = separate(np.ascontiguousarray(patch.pixels), np.stack(tables), unmix, scale)
+    tables = np.stack(_density_tables(white))
+    h, d, r = unmix_pixels(patch.pixels, tables, unmix, patch.mpp / working_mpp)
     return Stains(h, d, r, patch.x_um, patch.y_um, working_mpp, vectors)
 
 
@@ -249,88 +245,6 @@ def predict_edge_dab(
     light = share * 10 ** (-levels[:, None] * unit[0]) + (1 - share) * 10 ** (-ground_od * unit[0])
     brownest = (-np.log10(light) @ np.linalg.inv(unit))[..., 1].max(axis=0)
     return np.asarray(np.interp(haematoxylin, levels, brownest), float)
-
-
-def _separate_in_bands(
-    pixels: npt.NDArray[np.uint8], tables: FloatImage, unmix: FloatImage, scale: float
-) -> tuple[FloatImage, FloatImage, FloatImage]:
-    """Stains at a scale, band by band, which stay in the processor's cache."""
-    bands = _cut_bands(pixels, scale)
-    rows = np.cumsum([0, *(round(len(band) * scale) for band in bands)])
-    shape = int(rows[-1]), round(pixels.shape[1] * scale)
-    h, d, r = (np.empty(shape, np.float32) for _ in range(3))
-    for band, top, bottom in zip(bands, rows[:-1], rows[1:], strict=True):
-        parts = zip(cv2.split(band), tables, strict=True)
-        channels = [_shrink(np.asarray(part, np.uint8), table, scale) for part, table in parts]
-        _unmix(channels, unmix, [image[top:bottom] for image in (h, d, r)])
-    return h, d, r
-
-
-@Compiled
-def _separate_halved(
-    pixels: npt.NDArray[np.uint8], tables: FloatImage, unmix: FloatImage, scale: float
-) -> tuple[FloatImage, FloatImage, FloatImage]:
-    """What `_separate_in_bands` gives at a scale of 1/2, the commonest, in one pass over even sides."""
-    rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
-    h, d, r = (
-        np.empty((rows, columns), np.float32),
-        np.empty((rows, columns), np.float32),
-        np.empty((rows, columns), np.float32),
-    )
-    for y in range(rows):
-        top, low = pixels[2 * y], pixels[2 * y + 1]
-        for x in range(columns):
-            # As cv2.resize sums, which takes four columns at once and what is left one by one.
-            paired = x < columns - columns % 4
-            red = _average_quad(tables[0], top, low, x, 0, paired)
-            green = _average_quad(tables[1], top, low, x, 1, paired)
-            blue = _average_quad(tables[2], top, low, x, 2, paired)
-            h[y, x] = red * unmix[0, 0] + green * unmix[1, 0] + blue * unmix[2, 0]
-            d[y, x] = red * unmix[0, 1] + green * unmix[1, 1] + blue * unmix[2, 1]
-            r[y, x] = red * unmix[0, 2] + green * unmix[1, 2] + blue * unmix[2, 2]
-    return h, d, r
-
-
-@Compiled
-def _average_quad(
-    table: FloatImage,
-    top: npt.NDArray[np.uint8],
-    low: npt.NDArray[np.uint8],
-    x: int,
-    channel: int,
-    paired: bool,
-) -> np.float32:
-    a, b = table[top[2 * x, channel]], table[top[2 * x + 1, channel]]
-    c, d = table[low[2 * x, channel]], table[low[2 * x + 1, channel]]
-    total: np.float32 = (a + b) + (c + d) if paired else ((a + b) + c) + d
-    return total * np.float32(0.25)
-
-
-def _cut_bands(pixels: npt.NDArray[np.uint8], scale: float) -> list[npt.NDArray[np.uint8]]:
-    """Bands of rows that can be shrunk one by one: all in one, unless the scale is 1 / n."""
-    step = round(1 / scale)
-    if not np.isclose(step * scale, 1.0, rtol=1e-9):
-        return [pixels]
-    high = _BAND_ROWS * step
-    tops = range(0, max(len(pixels) - high // 2, 1), high)
-    return [pixels[top:end] for top, end in zip(tops, [*tops[1:], None], strict=True)]
-
-
-def _unmix(channels: list[FloatImage], unmix: FloatImage, out: list[FloatImage]) -> None:
-    """Put each stain of the channels in its image."""
-    for image, shares in zip(out, unmix.T, strict=True):
-        np.multiply(channels[0], shares[0], out=image)
-        for channel, share in zip(channels[1:], shares[1:], strict=True):
-            image += channel * share
-
-
-def _shrink(channel: npt.NDArray[np.uint8], table: FloatImage, scale: float) -> FloatImage:
-    density = cv2.LUT(channel, table)
-    if np.isclose(scale, 1.0, rtol=1e-6):
-        return np.asarray(density, np.float32)
-    # fx and fy, not a size: the scale stays exact where the size does not divide.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(density, None, fx=scale, fy=scale, interpolation=how), np.float32)
 
 
 def _density_tables(white: Vector) -> list[FloatImage]:

@@ -24,6 +24,7 @@ ORDER = (
         "annotations",
         "tissue",
         "fields",
+        "densities",
         "stains",
         "qc",
         "clumps",

@@ -127,6 +127,16 @@ def test_background_has_a_floor():
     assert subtract_background(np.full(SHAPE, -0.3, np.float32), 8.0, MPP, floor=0.0).max() < -0.25
 
 
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_background_is_the_opening_of_opencv(rows, columns, radius, seed):
+    image = np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+    side = 2 * radius + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.3)
+    opened = cv2.morphologyEx(cv2.GaussianBlur(smooth, (0, 0), 0.4), cv2.MORPH_OPEN, disc)
+    np.testing.assert_array_equal(subtract_background(image, radius, 1.0), smooth - opened)
+
+
 def test_growing_does_not_overlap_or_change_its_argument():
     labels = np.zeros((9, 9), np.int32)
     labels[4, 1], labels[4, 7] = 5, 9

@@ -1,10 +1,8 @@
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoquant import stains
 from histoquant.errors import HistoquantError, ProtocolError
 from histoquant.geometry import Patch
 from histoquant.stains import (
@@ -217,44 +215,3 @@ def test_edge_of_a_nucleus_looks_brown_as_light_mixes():
     dab = separate_stains(Patch(pixel, 0.0, 0.0, 0.5), (255.0, 255.0, 255.0)).dab.mean()
     assert 0.02 < dab <= predict_edge_dab(np.array([1.0]))[0] + 0.003
     assert predict_edge_dab(np.array([0.08]))[0] == pytest.approx(0, abs=1e-3)
-
-
-@pytest.mark.parametrize("rows", [2, 63, 64, 65, 97, 98, 131, 163])
-def test_stains_do_not_depend_on_the_bands_they_are_computed_in(
-    rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = np.random.default_rng(rows).integers(0, 256, (rows, 9, 3)).astype(np.uint8)
-    patch = Patch(pixels, 0.0, 0.0, 0.25)
-    banded = stains.separate_stains(patch, WHITE)
-    monkeypatch.setattr(stains, "_cut_bands", lambda whole, _: [whole])
-    whole = stains.separate_stains(patch, WHITE)
-    for name in ("haematoxylin", "dab", "residual"):
-        assert np.array_equal(getattr(banded, name), getattr(whole, name))
-
-
-@given(st.integers(1, 9), st.integers(1, 15), st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_halving_in_one_pass_gives_what_averaging_and_unmixing_give(rows, columns, seed, black):
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (2 * rows, 2 * columns, 3)).astype(np.uint8)
-    pixels[rng.random(pixels.shape) < black] = 0
-    patch = Patch(pixels, 0.0, 0.0, 0.25)
-    halved = separate_stains(patch, WHITE)
-    density = [np.log10(w / np.maximum(np.arange(256), 1)).astype(np.float32) for w in WHITE]
-    channels = [
-        cv2.resize(table[pixels[..., c]], (columns, rows), interpolation=cv2.INTER_AREA)
-        for c, table in enumerate(density)
-    ]
-    third = np.cross(UNIT[0], UNIT[1])
-    unmix = np.linalg.inv(np.vstack([UNIT, third / np.linalg.norm(third)])).astype(np.float32)
-    for number, image in enumerate((halved.haematoxylin, halved.dab, halved.residual)):
-        expected = sum(channel * share for channel, share in zip(channels, unmix[:, number], strict=True))
-        np.testing.assert_array_equal(image, expected)
-
-
-def test_halving_takes_a_part_of_an_image():
-    pixels = np.random.default_rng(1).integers(0, 256, (12, 20, 3)).astype(np.uint8)
-    part = pixels[2:10, 4:12]
-    np.testing.assert_array_equal(
-        separate_stains(Patch(part, 0.0, 0.0, 0.25), WHITE).dab,
-        separate_stains(Patch(pixels, 0.0, 0.0, 0.25), WHITE).dab[1:5, 2:6],
-    )
