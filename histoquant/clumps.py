@@ -62,11 +62,10 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     rows, columns = mask.shape
     # A rim, of which one column serves both sides, saves asking for the image's border. The state is positive
     # where something is to be flooded, 0 where not, and where there is a label it is that label's negative.
-    state = np.zeros((rows + 2, columns + 1), np.int32)
-    state[1:-1, :-1] = mask
-    inside = np.flatnonzero(mask)
-    places = inside + inside // max(columns, 1) + columns + 1
-    heights, at_seed = height.ravel()[inside], seeds.ravel()[inside]
+    inside = np.zeros((rows + 2, columns + 1), bool)
+    inside[1:-1, :-1] = mask
+    state, places = inside.astype(np.int32), np.flatnonzero(inside)
+    heights, at_seed = height[mask], seeds[mask]
     for level in (np.inf, low) if low > -np.inf else (np.inf,):
         _claim(state.ravel(), places, heights, at_seed, np.float32(level), columns + 1)
     entries = _list_entries(state.ravel(), places, heights.view(np.int32), at_seed, columns + 1)
@@ -90,7 +89,7 @@ def _claim(state: Ints, places: Longs, heights: FloatImage, seeds: Ints, low: np
             count += 1
             name = parent[count] = count
         elif left != up and min(left, up) > 1:
-            _join(parent, left, up)
+            name = _join(parent, left, up)
         state[place] = name
         if seeds[index] != 0:
             owner[name] = _agree(owner[name], seeds[index])
@@ -113,13 +112,14 @@ def _agree(one: int, other: int) -> int:
 
 
 @Compiled
-def _join(parent: npt.NDArray[Any], one: int, other: int) -> None:
-    """Join two trees; the lower root stays one."""
+def _join(parent: npt.NDArray[Any], one: int, other: int) -> int:
+    """Join two trees; the lower root stays one, and is told."""
     while parent[one] != one:
         one = parent[one]
     while parent[other] != other:
         other = parent[other]
     parent[max(one, other)] = min(one, other)
+    return min(one, other)
 
 
 @Compiled

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from skimage.measure import label
 
 from histoquant.clumps import find_wholes, part_clumps
 from histoquant.compiled import Compiled
@@ -155,8 +154,11 @@ def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
     height = cv2.GaussianBlur(distance - border, (0, 0), 1.0)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEAK_UM, PEAK_UM))
     peaks = (height >= cv2.dilate(height, disc)) & (distance > LEAST_PEAK) & inside
-    seeds = np.asarray(label(peaks, connectivity=2), np.int32)
-    return _tidy(merge_weak(part_clumps(-height, seeds, inside, _SURE), border), min_area_um2)
+    # This algorithm numbers them as they come, row by row.
+    _, seeds = cv2.connectedComponentsWithAlgorithm(peaks.astype(np.uint8), 8, cv2.CV_32S, cv2.CCL_WU)
+    return _tidy(
+        merge_weak(part_clumps(-height, np.asarray(seeds, np.int32), inside, _SURE), border), min_area_um2
+    )
 
 
 def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Labels:
@@ -199,7 +201,7 @@ def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Lab
                 step[other] = one
         owner = step[owner]
         pairs, lengths, sums = _join_borders(step[pairs], lengths, sums, size)
-    return owner[pieces].astype(np.int32)
+    return owner.astype(np.int32)[pieces]
 
 
 def _measure_borders(
@@ -259,7 +261,8 @@ def _paint(
             continue
         area = 0
         for span in range(begin, end):
-            area += np.sum(result[rows[span], first[span] : last[span] + 1] == 0)
+            for column in range(first[span], last[span] + 1):
+                area += result[rows[span], column] == 0
         if area >= least:
             for span in range(begin, end):
                 for column in range(first[span], last[span] + 1):
