@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -271,6 +271,7 @@ def labels_to_features(
     mpp: float,
     slide_mpp: float,
     properties: Mapping[int, Mapping[str, object]] | None = None,
+    only: Container[int] | None = None,
 ) -> list[dict[str, object]]:
     """Outlines of labelled objects along their pixels' edges, as GeoJSON features.
 
@@ -287,6 +288,8 @@ def labels_to_features(
         Pixel size of the slide's level 0, um/px.
     properties : mapping, optional
         Properties of the feature by label; see `make_properties`.
+    only : container of int, optional
+        Labels to outline; all by default.
 
     Returns
     -------
@@ -305,6 +308,8 @@ def labels_to_features(
     features: list[dict[str, object]] = []
     # One by one in its box: to walk the whole image costs far more than the objects in it.
     for number, box in zip(spans.labels.tolist(), spans.frame(), strict=True):
+        if only is not None and number not in only:
+            continue
         pieces = cv2.connectedComponents((labels[box] == number).astype(np.uint8), connectivity=4)[1]
         corner = np.array([box[1].start, box[0].start])
         polygons: dict[int, list[list[list[float]]]] = {}

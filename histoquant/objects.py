@@ -185,10 +185,8 @@ def outline_objects(
         rows = shown[shown["kind"].eq(kind)]
         if kind == "cell":
             rows = rows[rows["positive"].astype(bool)]
-        chosen = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
-        chosen[rows["label"]] = rows["label"]
         properties = {int(row["label"]): _describe(row) for row in rows.to_dict("records")}
-        features += labels_to_features(chosen[labels], *place, stains.mpp, slide_mpp, properties)
+        features += labels_to_features(labels, *place, stains.mpp, slide_mpp, properties, properties)
     return features
 
 

@@ -11,11 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 import simplejpeg
 
+from histoquant.compiled import Compiled
 from histoquant.errors import HistoquantError
 from histoquant.geometry import Field, Patch, rasterize_field
 
 Picture = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
 Color = tuple[int, int, int]
 
 # Okabe & Ito (2008): told apart with every common form of colour blindness.
@@ -62,7 +65,9 @@ STYLES = {
 """Outlines by kind of object; a positive cell adds a dot, a positive fiber a diamond."""
 
 _KINDS = tuple(STYLES)
-_PERIODS = {"dashed": (12, 7), "dotted": (6, 2)}
+# Pixels from stroke to stroke, and of a stroke, along a row twice as fast as down a column.
+_PERIODS = {"solid": (1, 1), "dashed": (24, 14), "dotted": (12, 4)}
+_STROKES = np.array([(style.width, *_PERIODS[style.line], *style.color) for style in STYLES.values()])
 _NICE = np.array([1, 2, 5])
 
 
@@ -259,36 +264,53 @@ def _pale_outside(picture: Picture, inside: npt.NDArray[np.bool_]) -> Picture:
 def _paint_outlines(picture: Picture, labels: Labels, objects: pd.DataFrame, kind: str, line_px: int) -> None:
     """Paint the inner border of every label."""
     names = classify_objects(objects, kind)
-    table = np.full(int(max(labels.max(initial=0), objects["label"].max() if len(objects) else 0)) + 1, 255)
-    table[1:] = _KINDS.index("outside")
-    table[objects["label"].to_numpy(dtype=np.int64)] = [_KINDS.index(name) for name in names]
-    table[0] = 255
+    kinds = np.full(int(max(labels.max(initial=0), objects["label"].max() if len(objects) else 0)) + 1, -1)
+    kinds[1:] = _KINDS.index("outside")
+    kinds[objects["label"].to_numpy(dtype=np.int64)] = [_KINDS.index(name) for name in names]
+    kinds[0] = -1
     scale = line_px if kind == "fiber" else max(1, line_px // 2)
-    borders = {width: np.flatnonzero(_find_border(labels, width * scale)) for width in (1, 2)}
-    classes = {width: table.astype(np.uint8)[labels.ravel()[at]] for width, at in borders.items()}
-    for index, style in enumerate(STYLES.values()):
-        at = borders[style.width][classes[style.width] == index]
-        if style.line != "solid":
-            at = at[_is_ink(at, labels.shape[1], *_PERIODS[style.line])]
-        picture.reshape(-1, 3)[at] = style.color
+    meetings = _find_meetings(np.ascontiguousarray(labels))
+    thin, thick = (_find_near(meetings, width * scale) for width in (1, 2))
+    _paint_lines(picture, np.ascontiguousarray(labels), thin, thick, kinds, _STROKES)
 
 
-def _find_border(labels: Labels, width_px: int) -> npt.NDArray[np.bool_]:
-    """Pixels of an object nearer than `width_px` to another label; the image's border is none."""
-    right, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
-    # By upper left corner, squares of 2 x 2 pixels in which more than one label meet.
-    mixed = np.zeros(labels.shape, bool)
-    mixed[:, :-1] = right
-    mixed[:-1] |= down
-    mixed[:-1, :-1] |= right[1:]
+def _find_near(meetings: Bytes, width_px: int) -> Bytes:
+    """Pixels nearer than `width_px` to where labels meet."""
     kernel = np.ones((2 * width_px,) * 2, np.uint8)
-    near = cv2.dilate(mixed.view(np.uint8), kernel, anchor=(width_px, width_px))
-    return np.asarray((near > 0) & (labels > 0))
+    return np.asarray(cv2.dilate(meetings, kernel, anchor=(width_px, width_px)), np.uint8)
 
 
-def _is_ink(at: npt.NDArray[np.intp], columns: int, period: int, ink: int) -> npt.NDArray[np.bool_]:
-    """Break lines of any direction: bands along (2, 1) meet no outline for long."""
-    return np.asarray((at // columns + 2 * (at % columns)) % (2 * period) < 2 * ink)
+@Compiled
+def _find_meetings(labels: Labels) -> Bytes:
+    """By upper left corner, squares of 2 x 2 pixels, cut at the border, in which more than one label meet."""
+    rows, columns = labels.shape
+    meetings = np.zeros((rows, columns), np.uint8)
+    for row in range(rows):
+        own, below, found = labels[row], labels[min(row + 1, rows - 1)], meetings[row]
+        for column in range(columns - 1):
+            across = (own[column] != own[column + 1]) | (below[column] != below[column + 1])
+            found[column] = across | (own[column] != below[column])
+        if columns:
+            found[columns - 1] = own[columns - 1] != below[columns - 1]
+    return meetings
+
+
+@Compiled
+def _paint_lines(
+    picture: Picture, labels: Labels, thin: Bytes, thick: Bytes, kinds: Ints, strokes: Ints
+) -> None:
+    """Paint what is near the border of objects in the picture, each in the stroke of its kind (-1: none)."""
+    for row in range(labels.shape[0]):
+        for column in range(labels.shape[1]):
+            if thick[row, column] == 0:
+                continue
+            kind = kinds[labels[row, column]]
+            if kind < 0 or (strokes[kind, 0] == 1 and thin[row, column] == 0):
+                continue
+            # Lines of any direction are broken: bands along (2, 1) meet no outline for long.
+            if (row + 2 * column) % strokes[kind, 1] < strokes[kind, 2]:
+                for channel in range(3):
+                    picture[row, column, channel] = strokes[kind, 3 + channel]
 
 
 def _centers(objects: pd.DataFrame, x_um: float, y_um: float, mpp: float) -> list[tuple[int, int]]:

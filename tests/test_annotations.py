@@ -262,6 +262,12 @@ def test_outline_follows_edges_with_hole_and_pieces():
     assert shapely.geometry.shape(five["geometry"]).area == 9 * 4
 
 
+def test_only_the_labels_asked_for_are_outlined():
+    labels = np.array([[5, 5, 0, 2, 7]])
+    every = labels_to_features(labels, 0, 0, 1, 1)
+    assert labels_to_features(labels, 0, 0, 1, 1, only={5, 7, 9}) == every[1:]
+
+
 def test_diagonal_touch_gives_valid_polygons():
     # Two pieces that meet at a corner; a hole that meets the outside at a corner.
     pieces, pinch = np.array([[1, 0], [0, 1]]), np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]])

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from skimage.color import rgb2lab
 
 from histoquant import pictures
@@ -237,3 +238,32 @@ def test_encoded_pictures_keep_their_channels(encode):
     back = cv2.imdecode(np.frombuffer(encode(picture), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(back.astype(int) - picture).max() < 12
     assert encode(picture) == encode(picture)
+
+
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
+        lambda shape: arrays(np.int32, shape, elements=st.integers(0, 3))
+    ),
+    st.integers(1, 2),
+)
+@settings(deadline=None)
+def test_lines_are_painted_along_every_border(labels: np.ndarray, line_px: int) -> None:
+    """Pixel by pixel: what is painted is within the line's width of a corner where labels meet."""
+    picture = np.full((*labels.shape, 3), PINK, np.uint8)
+    objects = make_objects(("fiber", 1, 0, 0, True, False, False), ("fiber", 2, 0, 0, True, True, False))
+    pictures._paint_outlines(picture, labels, objects, "fiber", line_px)
+    rows, columns = labels.shape
+    expected = np.full_like(picture, PINK)
+    for (row, column), label in np.ndenumerate(labels):
+        style = pictures.STYLES[{1: "fiber", 2: "straddling_in"}.get(label, "outside")]
+        width = style.width * line_px
+        corners = [
+            labels[y : y + 2, x : x + 2]
+            for y in range(max(row - width, 0), min(row + width, rows))
+            for x in range(max(column - width, 0), min(column + width, columns))
+        ]
+        meets = any(np.ptp(corner) > 0 for corner in corners)
+        inked = style.line == "solid" or (row + 2 * column) % 12 < 4
+        if label and meets and inked:
+            expected[row, column] = style.color
+    np.testing.assert_array_equal(picture, expected)
