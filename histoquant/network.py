@@ -113,6 +113,8 @@ def _load_network(data: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    # A plan of memory for an image's shape is a block of its own: 110 MB more, and no quicker.
+    options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
