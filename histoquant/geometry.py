@@ -121,7 +121,16 @@ def rasterize_field(
     """
     x = x_um + (np.arange(shape[1]) + 0.5) * mpp
     y = y_um + (np.arange(shape[0]) + 0.5) * mpp
-    return contains_points(field, x[None, :], y[:, None])
+    inside, reach = np.zeros(shape, bool), max(field.width_um, field.height_um) / 2
+    # Of the margin, which is most of a region, nothing can lie inside.
+    rows, columns = (
+        np.flatnonzero(np.abs(at - center) <= reach)
+        for at, center in ((y, field.center_y_um), (x, field.center_x_um))
+    )
+    if rows.size and columns.size:
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        inside[box] = contains_points(field, x[None, box[1]], y[box[0], None])
+    return inside
 
 
 def contains_points(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from histoquant.cells import find_cells, find_cells_of_field, grow_labels, subtract_background
+from histoquant.cells import _take_walls, find_cells, find_cells_of_field, grow_labels, subtract_background
 from histoquant.protocol import CellSettings
 from histoquant.stains import Stains
 
@@ -104,6 +104,18 @@ def test_brown_nucleus_needs_the_nuclear_compartment():
 
 def test_a_nucleus_too_large_is_refused():
     assert find(draw_disc(blank(), 60, 60, 12.0, 0.8), blank()).max() == 0
+
+
+@given(
+    hnp.arrays(np.float32, (2, 5, 7), elements=st.floats(-1, 1, width=32)),
+    hnp.arrays(np.uint8, (2, 5, 7), elements=st.integers(0, 1)),
+)
+def test_walls_of_rings_hold_no_haematoxylin(densities, masks):
+    (blue, brown), (around, close) = densities, masks
+    walls = (close > 0) | ((around > 0) & (brown > np.float32(0.2)))
+    expected = np.where(walls, 0, blue - np.float32(0.25) * np.maximum(brown, 0))
+    found = _take_walls(blue, brown, around, close, np.float32(0.2), np.float32(0.25))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_stains_are_not_changed_and_the_result_repeats():

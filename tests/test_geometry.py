@@ -79,6 +79,19 @@ def test_rectangles_that_tile_a_region_share_no_pixel_and_leave_none(
     np.testing.assert_array_equal(times, rasterize_field(whole, image, -6.0, -6.0, mpp).astype(int))
 
 
+@given(
+    st.sampled_from(["circle", "square", "rectangle"]),
+    st.tuples(st.floats(-30, 30), st.floats(-30, 30)),
+    st.tuples(st.floats(0.1, 60), st.floats(0.1, 60)),
+    st.sampled_from([0.25, 0.5, 1.0, 1.7]),
+)
+def test_pixels_are_those_whose_centers_a_field_contains(shape, center, size, mpp) -> None:
+    field = Field(1, shape, *center, size[0], size[1] if shape == "rectangle" else size[0])
+    x, y = 1.5 + (np.arange(30) + 0.5) * mpp, -7.0 + (np.arange(40) + 0.5) * mpp
+    expected = contains_points(field, x[None], y[:, None])
+    np.testing.assert_array_equal(rasterize_field(field, (40, 30), 1.5, -7.0, mpp), expected)
+
+
 @given(x=st.floats(60, 70), y=st.floats(60, 70), radius=st.floats(20, 55))
 def test_a_circles_pixels_have_its_area(x: float, y: float, radius: float) -> None:
     mask = rasterize_field(Field(1, "circle", x, y, 2 * radius, 2 * radius), (260, 260), 0.0, 0.0, 0.5)
