@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ Words = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 _ONE = np.uint64(1)
+# To a compiler a plain 0 is a type of its own: what is called with it would be compiled twice.
+_ZERO = cast(int, np.int64(0))
+_FAR = 2**62
 # A word with one bit set, times this, has the bit's place in its highest six (de Bruijn).
 _BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _PLACES = np.zeros(64, np.int64)
@@ -69,7 +72,8 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     for level in (np.inf, low) if low > -np.inf else (np.inf,):
         _claim(state.ravel(), places, heights, at_seed, np.float32(level), columns + 1)
     entries = _list_entries(state.ravel(), places, heights.view(np.int32), at_seed, columns + 1)
-    _flood(state.ravel(), np.sort(entries), columns + 1)
+    entries.sort()
+    _flood(state.ravel(), entries, (entries & np.uint64(0xFFFFFFFF)).astype(np.int32), columns + 1)
     labels = np.minimum(state[1:-1, :-1], 0)
     return np.asarray(np.negative(labels, out=labels), np.int32)
 
@@ -96,11 +100,12 @@ def _claim(state: Ints, places: Longs, heights: FloatImage, seeds: Ints, low: np
     for name in range(2, count + 1):
         parent[name] = parent[parent[name]]
         owner[parent[name]] = _agree(owner[parent[name]], owner[name])
-    given = owner[parent[: count + 1]]
-    given = np.where(given > 0, -given, 1)
+    for name in range(2, count + 1):
+        owner[name] = owner[parent[name]]
     for place in places:
         if state[place] > 1:
-            state[place] = given[state[place]]
+            seed = owner[state[place]]
+            state[place] = -seed if seed > 0 else 1
 
 
 @Compiled
@@ -146,18 +151,17 @@ def _has_open(state: Ints, place: int, pitch: int) -> bool:
 
 
 @Compiled
-def _flood(state: Ints, entries: Words, pitch: int) -> None:
+def _flood(state: Ints, entries: Words, places: Ints, pitch: int) -> None:
     """Flood from the lowest place on, of those alike from where water came first.
 
     A place waits at its rank, one bit, so that the first bit set is the next place. Those of one height share
     the lowest rank of them, odd in the state, and stand behind each other. Here memory is what costs.
     """
-    places = (entries & np.uint64(0xFFFFFFFF)).astype(np.int32)
     waiting = np.zeros(len(places), np.int32)
     bits = np.zeros((len(places) >> 6) + 1, np.uint64)
     words = np.zeros((len(bits) >> 6) + 1, np.uint64)
     pages = np.zeros((len(words) >> 6) + 1, np.uint64)
-    rank = 0
+    rank = word = _ZERO
     for index in range(len(places)):
         place = places[index]
         if not _is_alike(entries, rank, index):
@@ -167,7 +171,6 @@ def _flood(state: Ints, entries: Words, pitch: int) -> None:
             state[place] = (rank + 1) << 1 | alike
         else:
             _mark(bits, words, pages, _stand_behind(waiting, places, rank, place))
-    word = 0
     while word >= 0:
         if bits[word] == 0:
             word = _find_next(words, pages, word)
@@ -247,19 +250,19 @@ def find_wholes(labels: Labels) -> Spans:
     ([0, 1, 2], [0, 0, 0], [2, 2, 2])
     """
     spans = list_spans(labels)
-    kept = np.flatnonzero(_find_largest(spans.index, spans.rows, spans.first, spans.last))
+    alone = np.arange(len(spans.rows))
+    kept = np.flatnonzero(_find_largest(alone, spans.index, spans.rows, spans.first, spans.last))
     kept = kept[np.argsort(spans.index[kept], kind="stable")]
     index, rows, first, last = (part[kept] for part in (spans.index, spans.rows, spans.first, spans.last))
-    holes = _find_holes(index, rows, first, last)
+    holes = _find_holes(np.arange(len(rows) + 1), index, rows, first, last)
     begins, ends = np.flatnonzero(~holes[:-1]), np.flatnonzero(~holes[1:])
     return Spans(spans.labels, index[begins], rows[begins], first[begins], last[ends])
 
 
 @Compiled
-def _find_largest(index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
+def _find_largest(parent: Longs, index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
     """Which spans are of their object's largest piece, of the first if several are alike."""
-    count = len(rows)
-    parent, above = np.arange(count), 0
+    count, above = len(rows), _ZERO
     for span in range(count):
         while rows[above] < rows[span] and (rows[above] < rows[span] - 1 or last[above] < first[span]):
             above += 1
@@ -268,23 +271,25 @@ def _find_largest(index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
             if index[other] == index[span]:
                 _join(parent, other, span)
             other += 1
-    sizes, best = np.zeros(count, np.int64), np.full(count, -1)
+    sizes, most = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for span in range(count):
         parent[span] = parent[parent[span]]
         sizes[parent[span]] += last[span] - first[span] + 1
     for span in range(count):
-        if best[index[span]] < 0 or sizes[span] > sizes[best[index[span]]]:
-            best[index[span]] = span
-    largest: Mask = parent == best[index]
+        most[index[span]] = max(most[index[span]], sizes[span])
+    largest = np.zeros(count, np.bool_)
+    for span in range(count):
+        if sizes[span] == most[index[span]]:
+            largest[span], most[index[span]] = True, -1
+        largest[span] |= largest[parent[span]]
     return largest
 
 
 @Compiled
-def _find_holes(index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
+def _find_holes(parent: Longs, index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
     """Whether what is left of each span is a hole; at the end, as at the beginning, none."""
-    count = len(rows)
     # Whatever lies between two spans of a row is joined to what it touches in the next row; 0 is outside.
-    parent, above, begin = np.arange(count + 1), 0, 0
+    count, above, begin = len(rows), _ZERO, _ZERO
     while begin < count:
         end = begin + 1
         while end < count and index[end] == index[begin] and rows[end] == rows[begin]:
@@ -292,7 +297,7 @@ def _find_holes(index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
         is_top = above == begin or index[above] != index[begin]
         if is_top or end == count or index[end] != index[begin]:
             for span in range(begin + 1, end):
-                _join(parent, 0, span)
+                _join(parent, _ZERO, span)
         if not is_top and end - above > 2:
             _join_gaps(parent, first, last, above, begin, end)
         above, begin = begin, end
@@ -311,12 +316,11 @@ def _join_gaps(parent: Longs, first: Longs, last: Longs, above: int, begin: int,
     while upper < begin or lower < end:
         up = last[upper - 1] + 1 if upper > above else -1
         low = last[lower - 1] + 1 if lower > begin else -1
-        far = np.iinfo(np.int64).max
-        up_end = first[upper] if upper < begin else far
-        low_end = first[lower] if lower < end else far
+        up_end = first[upper] if upper < begin else _FAR
+        low_end = first[lower] if lower < end else _FAR
         if max(up, low) < min(up_end, low_end):
-            one = upper if above < upper < begin else 0
-            _join(parent, one, lower if begin < lower < end else 0)
+            one = upper if above < upper < begin else _ZERO
+            _join(parent, one, lower if begin < lower < end else _ZERO)
         if up_end < low_end:
             upper += 1
         else:
