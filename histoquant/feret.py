@@ -122,31 +122,33 @@ def _measure_all(index: Ints, rows: Ints, first: Ints, last: Ints, number: int) 
         bottom[index[at]] = max(bottom[index[at]], rows[at])
     # In half pixels, and of three rows per row of pixels: its own, and halfway to those above and below.
     start = np.zeros(number + 1, np.int64)
-    start[1:] = np.cumsum(2 * (bottom - top) + 3)
+    for at in range(number):
+        start[at + 1] = start[at] + 2 * (bottom[at] - top[at]) + 3
     left, right = np.full(start[-1], _NOWHERE), np.full(start[-1], -_NOWHERE)
     for at in range(len(index)):
         middle = start[index[at]] + 2 * (rows[at] - top[index[at]]) + 1
-        for place, more in ((middle - 1, 0), (middle, 1), (middle + 1, 0)):
+        for step in range(-1, 2):
+            place, more = middle + step, 1 - abs(step)
             left[place] = min(left[place], 2 * first[at] - more)
             right[place] = max(right[place], 2 * last[at] + more)
     least, largest = np.empty(number), np.empty(number)
     for at in range(number):
-        part = slice(start[at], start[at + 1])
-        least[at], largest[at] = _measure_widths(_wrap(left[part], right[part]) / 2)
+        begin, end = start[at], start[at + 1]
+        least[at], largest[at] = _measure_widths(_wrap(left[begin:end], right[begin:end]))
     return least, largest
 
 
 @Compiled
-def _wrap(left: Ints, right: Ints) -> Ints:
-    """Corners of the convex hull of rows that reach from `left` to `right`, in order around it."""
-    corners = np.empty((2 * len(left), 2), np.int64)
+def _wrap(left: Ints, right: Ints) -> Floats:
+    """Corners of the convex hull of rows that reach from `left` to `right`, in order around it; in px."""
+    corners = np.empty((2 * len(left), 2))
     count = _bend(corners, 0, left, 1)
     count = _bend(corners, count, right, -1)
     return corners[:count]
 
 
 @Compiled
-def _bend(corners: Ints, begin: int, ends: Ints, turn: int) -> int:
+def _bend(corners: Floats, begin: int, ends: Ints, turn: int) -> int:
     """Add one side of a hull, downwards on the left (`turn` 1), upwards on the right (-1)."""
     count = begin
     for step in range(len(ends)):
@@ -155,10 +157,10 @@ def _bend(corners: Ints, begin: int, ends: Ints, turn: int) -> int:
             continue
         while count > begin + 1:
             x, y = corners[count - 2]
-            over = (corners[count - 1, 0] - x) * (row - y) - (corners[count - 1, 1] - y) * (ends[row] - x)
-            if over < 0:
+            right, down = corners[count - 1, 0] - x, corners[count - 1, 1] - y
+            if right * (row / 2 - y) < down * (ends[row] / 2 - x):
                 break
             count -= 1
-        corners[count, 0], corners[count, 1] = ends[row], row
+        corners[count, 0], corners[count, 1] = ends[row] / 2, row / 2
         count += 1
     return count

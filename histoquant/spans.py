@@ -103,20 +103,22 @@ def list_spans(labels: Labels) -> Spans:
     """
     # Two kinds of whole numbers are compiled, no more.
     kind = np.int32 if labels.dtype == np.int32 else np.int64
-    values, rows, first, last = _find_spans(np.ascontiguousarray(labels, kind))
+    values, rows, first, last = np.ascontiguousarray(_find_spans(np.ascontiguousarray(labels, kind)).T)
     names, index = index_labels(values)
     return Spans(names, index, rows, first, last)
 
 
 @Compiled
 def _find_spans(labels: Labels) -> Ints:
-    """Label, row, first and last column of every span, shape (4, spans)."""
+    """Label, row, first and last column of every span, shape (spans, 4)."""
     found = np.empty((1 << 14, 4), np.int64)
     count = 0
     for row in range(labels.shape[0]):
         if count + labels.shape[1] > len(found):
             wider = np.empty((2 * len(found) + labels.shape[1], 4), np.int64)
-            wider[:count] = found[:count]
+            for at in range(count):  # in a loop: slices take seconds to compile
+                for part in range(4):
+                    wider[at, part] = found[at, part]
             found = wider
         before = 0
         for column in range(labels.shape[1]):
@@ -129,7 +131,7 @@ def _find_spans(labels: Labels) -> Ints:
                 found[count, 0], found[count, 1], found[count, 2] = value, row, column
                 count += 1
             found[count - 1, 3] = column
-    return found[:count].T.copy()
+    return found[:count]
 
 
 @Compiled
