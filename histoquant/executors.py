@@ -7,6 +7,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -29,8 +30,21 @@ _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _KEEP_BYTES, _LARGE_BYTES = 1 << 30, 1 << 25
-# Spawned, since forking a process that draws a progress bar from a thread can hang.
-_SPAWN = get_context("spawn")
+
+
+def _choose_start() -> Any:
+    """How processes start: forked from one that has loaded everything once, and does nothing else.
+
+    To fork this process can hang, since it draws a progress bar from a thread.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["histoquant.warm"])
+    return context
+
+
+_CONTEXT = _choose_start()
 
 
 class SerialExecutor(Executor):
@@ -131,8 +145,8 @@ class _Worker:
         if self._pipe is not None:
             return
         self.starting = True
-        self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._memory_bytes), daemon=True)
+        self._pipe, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs, self._memory_bytes), daemon=True)
         self._process.start()
         theirs.close()
         self._pipe.recv_bytes()  # the time of its start is not the task's

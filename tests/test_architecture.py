@@ -44,6 +44,7 @@ ORDER = (
         "trails",
         "prepare",
         "pipeline",
+        "warm",
         "report",
         "compared",
         "publish",
@@ -70,7 +71,7 @@ ORDER = (
         "__main__",
     ),
 )
-KNOW_PIPELINE = {"pipeline", "batch", "cli"}
+KNOW_PIPELINE = {"pipeline", "warm", "batch", "cli"}
 LATE = {"dask", "distributed", "numba", "zarr"}
 GRAPHICAL = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui", "vispy"}
 FILE_METHODS = {

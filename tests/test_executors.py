@@ -46,6 +46,10 @@ class Stubborn(Exception):
         super().__init__(f"{one} and {two}")
 
 
+def list_loaded() -> set[str]:
+    return {"numba", "histoquant.pipeline"} & set(sys.modules)
+
+
 def fail() -> None:
     raise Stubborn(1, 2)
 
@@ -54,6 +58,12 @@ def test_serial_executor_holds_results_and_errors() -> None:
     with SerialExecutor() as executor:
         assert executor.submit(divmod, 7, 2).result() == (3, 1)
         assert isinstance(executor.submit(divmod, 7, 0).exception(), ZeroDivisionError)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker loads for itself")
+def test_a_worker_begins_with_all_that_a_field_needs() -> None:
+    with make_executor(1) as pool:
+        assert pool.submit(list_loaded).result() == {"numba", "histoquant.pipeline"}
 
 
 def test_workers_are_processes_that_serve_many_tasks() -> None:
