@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -46,6 +47,7 @@ RIDGE = 0.45
 RIDGE_LENGTH_UM = 10.5
 RIDGE_WIDTH_UM = 1.2
 RIDGE_ANGLES = 16
+RIDGE_REACH = int(2.2 * RIDGE_LENGTH_UM / MPP)
 BACKGROUND = -0.35
 STEEPNESS = 8.0
 
@@ -262,24 +264,31 @@ def _find_levels(smooth: FloatImage, gaps: Places, beside: Places) -> tuple[Floa
 
 def _ridges(image: FloatImage) -> FloatImage:
     """Strongest response to elongated second derivatives: gaps are long, noise is not."""
-    reach = int(2.2 * RIDGE_LENGTH_UM / MPP)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * MPP
-    around = cv2.copyMakeBorder(image, reach, reach, reach, reach, cv2.BORDER_REFLECT)
+    around = cv2.copyMakeBorder(image, *4 * (RIDGE_REACH,), cv2.BORDER_REFLECT)
     shape = tuple(cv2.getOptimalDFTSize(side) for side in around.shape)
     # One transform of the image serves all angles; kernels are symmetric, so that nothing need be turned.
     spectrum = cv2.dft(_pad(np.asarray(around, np.float32), shape))
-    rows, columns = (slice(2 * reach, 2 * reach + side) for side in image.shape)
+    rows, columns = (slice(2 * RIDGE_REACH, 2 * RIDGE_REACH + side) for side in image.shape)
     best = np.full(image.shape, -np.inf, np.float32)
+    for own in _transform_ridges(shape):
+        response = cv2.idft(cv2.mulSpectrums(spectrum, own, 0), flags=cv2.DFT_SCALE)
+        np.maximum(best, response[rows, columns], out=best)
+    return best
+
+
+@lru_cache(maxsize=1)
+def _transform_ridges(shape: tuple[int, ...]) -> list[FloatImage]:
+    """Transforms of the filters of all angles; fields of a study are of one size, and share them."""
+    y, x = np.mgrid[-RIDGE_REACH : RIDGE_REACH + 1, -RIDGE_REACH : RIDGE_REACH + 1] * MPP
+    spectra = []
     for angle in np.pi * np.arange(RIDGE_ANGLES) / RIDGE_ANGLES:
         along = (x * np.cos(angle) + y * np.sin(angle)) / RIDGE_LENGTH_UM
         across = (y * np.cos(angle) - x * np.sin(angle)) / RIDGE_WIDTH_UM
         kernel = (across**2 - 1) * np.exp(-(across**2 + along**2) / 2)
         kernel -= kernel.mean()
         kernel /= np.abs(kernel).sum() / 2
-        own = cv2.dft(_pad(kernel, shape), nonzeroRows=len(kernel))
-        response = cv2.idft(cv2.mulSpectrums(spectrum, own, 0), flags=cv2.DFT_SCALE)
-        np.maximum(best, response[rows, columns], out=best)
-    return best
+        spectra.append(np.asarray(cv2.dft(_pad(kernel, shape), nonzeroRows=len(kernel)), np.float32))
+    return spectra
 
 
 def _pad(image: npt.NDArray[np.floating[Any]], shape: tuple[int, ...]) -> FloatImage:

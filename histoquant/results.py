@@ -291,7 +291,7 @@ def encode_labels(labels: npt.NDArray[np.int32], x_um: float, y_um: float, mpp: 
     about = json.dumps({"origin_x_um": x_um, "origin_y_um": y_um, "mpp": mpp})
     file = io.BytesIO()
     how = {"compression": "zlib", "compressionargs": {"level": 1}}
-    tifffile.imwrite(file, labels.astype(np.int32), description=about, metadata=None, **how)
+    tifffile.imwrite(file, np.asarray(labels, np.int32), description=about, metadata=None, **how)
     return file.getvalue()
 
 
