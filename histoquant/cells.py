@@ -218,36 +218,34 @@ def grow_labels(labels: Labels, radius_px: float) -> Labels:
     side = 2 * int(radius_px) + 1
     around = cv2.dilate(known, np.ones((side, side), np.uint8)) if labels.size else known
     near = np.flatnonzero((around != known).ravel())
-    return _spread(np.ascontiguousarray(labels), near, int(np.float32(radius_px) * _HEAD_ON))
+    # Two pixels of frame are out of reach.
+    size = (labels.shape[0] + 4, labels.shape[1] + 4)
+    grown, owner, cost = labels.copy(), np.zeros(size, np.int32), np.full(size, _FAR, np.int32)
+    owner[2:-2, 2:-2] = labels
+    cost[2:-2, 2:-2][known.view(bool)] = 0
+    limit = int(np.float32(radius_px) * _HEAD_ON)
+    _spread(cost.ravel(), owner.ravel(), near, size[1], limit, grown.ravel())
+    return grown
 
 
 @Compiled
-def _spread(labels: Labels, near: npt.NDArray[np.int64], limit: int) -> Labels:
+def _spread(
+    cost: Labels, owner: Labels, near: npt.NDArray[np.int64], width: int, limit: int, grown: Labels
+) -> None:
     """Give places, in order, the label to which a path costs least, if no more than the limit.
 
     Costs and their order are those of `cv2.distanceTransformWithLabels` by 5 x 5 neighbours, forward then
-    backward (Borgefors 1986), which goes over the whole image. Two pixels of frame are out of reach.
+    backward (Borgefors 1986), which goes over the whole image.
     """
-    rows, columns = labels.shape
-    width = columns + 4
-    cost = np.full((rows + 4) * width, np.int32(_FAR), np.int32)
-    owner = np.zeros((rows + 4) * width, np.int32)
-    for y in range(rows):
-        costs, owners = cost[(y + 2) * width + 2 :], owner[(y + 2) * width + 2 :]
-        for x in range(columns):
-            owners[x] = labels[y, x]
-            costs[x] = np.int32(_FAR) if labels[y, x] == 0 else np.int32(0)
+    columns = width - 4
     for at in near:
         _ask_neighbours(cost, owner, at + 4 * (at // columns) + 2 * width + 2, width, 1)
     for at in near[::-1]:
         _ask_neighbours(cost, owner, at + 4 * (at // columns) + 2 * width + 2, -width, -1)
-    grown = labels.copy()
-    flat = grown.reshape(-1)
     for at in near:
         place = at + 4 * (at // columns) + 2 * width + 2
         if cost[place] <= limit:
-            flat[at] = owner[place]
-    return grown
+            grown[at] = owner[place]
 
 
 @Compiled

@@ -48,11 +48,21 @@ def unmix_pixels(pixels: Pixels, tables: FloatImage, unmix: FloatImage, scale: f
     size = [round(side * scale) for side in pixels.shape[:2]]
     whole = scale > 1 or np.isclose(round(1 / scale) * scale, 1.0, rtol=1e-9)
     if scale == 0.5 and pixels.size and not any(side % 2 for side in pixels.shape[:2]):
-        return _halve(pixels, tables, unmix)
+        three = _make_three(size)
+        _halve(pixels, tables, unmix, *three)
+        return three
     if whole or size == list(pixels.shape[:2]):
         return _resize(pixels, tables, unmix, scale)
     rows, columns = (_list_shares(side, n, 1 / scale) for side, n in zip(pixels.shape, size, strict=False))
-    return _average(pixels, tables, unmix, *rows, *columns)
+    three, total = _make_three(size), np.zeros((3, size[1]), np.float32)
+    density = np.empty((3, pixels.shape[1]), np.float32)
+    _average(pixels, tables, unmix, *rows, *columns, density, np.empty_like(total), total, *three)
+    return three
+
+
+def _make_three(size: list[int]) -> Three:
+    """Room for the result: made here, since arrays made by a compiled function take long to compile."""
+    return np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
 
 
 def _resize(pixels: Pixels, tables: FloatImage, unmix: FloatImage, scale: float) -> Three:
@@ -91,10 +101,11 @@ def _resize_channel(channel: Pixels, table: FloatImage, scale: float) -> FloatIm
 
 
 @Compiled
-def _halve(pixels: Pixels, tables: FloatImage, unmix: FloatImage) -> Three:
+def _halve(
+    pixels: Pixels, tables: FloatImage, unmix: FloatImage, h: FloatImage, d: FloatImage, r: FloatImage
+) -> None:
     """A scale of 1/2 and even sides."""
-    rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
-    h, d, r = _make_three(rows, columns)
+    rows, columns = h.shape
     for y in range(rows):
         top, low = pixels[2 * y], pixels[2 * y + 1]
         for x in range(columns):
@@ -106,7 +117,6 @@ def _halve(pixels: Pixels, tables: FloatImage, unmix: FloatImage) -> Three:
             h[y, x] = red * unmix[0, 0] + green * unmix[1, 0] + blue * unmix[2, 0]
             d[y, x] = red * unmix[0, 1] + green * unmix[1, 1] + blue * unmix[2, 1]
             r[y, x] = red * unmix[0, 2] + green * unmix[1, 2] + blue * unmix[2, 2]
-    return h, d, r
 
 
 @Compiled
@@ -128,14 +138,16 @@ def _average(
     row_shares: FloatImage,
     from_columns: Places,
     shares: FloatImage,
-) -> Three:
+    density: FloatImage,
+    along: FloatImage,
+    total: FloatImage,
+    h: FloatImage,
+    d: FloatImage,
+    r: FloatImage,
+) -> None:
     """Averages by the shares of `_list_shares`, first along rows, then over them."""
-    height, width = from_rows.shape[1], from_columns.shape[1]
-    three = _make_three(height, width)
-    density = np.empty((3, pixels.shape[1]), np.float32)
-    along, total = np.empty((3, width), np.float32), np.zeros((3, width), np.float32)
     done = -1
-    for y in range(height):
+    for y in range(len(h)):
         for k in range(len(from_rows)):
             if row_shares[k, y] == 0:
                 continue
@@ -144,8 +156,7 @@ def _average(
                 _average_row(pixels[done], tables, from_columns, shares, density, along)
             for c in range(3):
                 _add_row(total[c], along[c], row_shares[k, y])
-        _unmix_row(total, unmix, three[0][y], three[1][y], three[2][y])
-    return three
+        _unmix_row(total, unmix, h[y], d[y], r[y])
 
 
 @Compiled
@@ -183,12 +194,6 @@ def _unmix_row(total: FloatImage, unmix: FloatImage, h: FloatImage, d: FloatImag
         d[x] = red * unmix[0, 1] + green * unmix[1, 1] + blue * unmix[2, 1]
         r[x] = red * unmix[0, 2] + green * unmix[1, 2] + blue * unmix[2, 2]
         total[0, x] = total[1, x] = total[2, x] = 0
-
-
-@Compiled
-def _make_three(rows: int, columns: int) -> Three:
-    shape = (rows, columns)
-    return np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.float32)
 
 
 def _list_shares(size: int, number: int, step: float) -> tuple[Places, FloatImage]:

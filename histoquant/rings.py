@@ -53,27 +53,35 @@ def fill_rings(
         for level in levels:
             heights[1:-1, 1:-1] += brown > np.float32(level)
         thick[1:-1, 1:-1] = cv2.dilate(heights[1:-1, 1:-1], np.ones((3, 3), np.uint8))
+        areas = (float(min_area), float(max_area), float(pixel_area))
         for walls, around in ((heights, 0), (thick, 1)):
-            _fill_holes(walls, heights, around, (min_area, max_area, pixel_area), inside)
+            seen, crossed = np.zeros((2, walls.size), np.uint8)
+            flat = walls.ravel(), heights.ravel(), inside.ravel()
+            _fill_holes(*flat, walls.shape[1], around, areas, seen, crossed)
     return np.asarray(inside[1:-1, 1:-1])
 
 
 @Compiled
 def _fill_holes(
-    walls: Bytes, heights: Bytes, around: int, areas: tuple[float, float, float], inside: Bytes
+    walls: Bytes,
+    heights: Bytes,
+    inside: Bytes,
+    width: int,
+    around: int,
+    areas: tuple[float, float, float],
+    seen: Bytes,
+    crossed: Bytes,
 ) -> None:
     """Fill the holes of fitting area at every level, and so far around them as heights allow."""
-    width = walls.shape[1]
-    flat, seen, crossed = walls.ravel(), np.zeros(walls.size, np.uint8), np.zeros(walls.size, np.uint8)
     for wall in range(walls.size - 1):
         # Every border has a pixel with a wall at its left, at which the walk begins.
-        for level in range(flat[wall + 1], flat[wall]):
+        for level in range(walls[wall + 1], walls[wall]):
             if seen[wall] >> level & 1:
                 continue
-            area = _walk_border(flat, width, level, wall + 1, seen) * areas[2]
+            area = _walk_border(walls, width, level, wall + 1, seen) * areas[2]
             if areas[0] <= area <= areas[1]:
-                box = _cross_border(flat, width, level, wall + 1, crossed)
-                _fill_box(flat, heights.ravel(), width, level, box, around, crossed, inside.ravel())
+                box = _cross_border(walls, width, level, wall + 1, crossed)
+                _fill_box(walls, heights, width, level, box, around, crossed, inside)
 
 
 @Compiled
