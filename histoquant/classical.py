@@ -335,19 +335,18 @@ def _flood_minima(steps: Labels, inside: Mask) -> Labels:
     """Watershed from all minima, as `skimage.segmentation.watershed` does it, several times faster."""
     seeds = label(local_minima(steps, connectivity=1) & inside, connectivity=1)
     state = np.pad(np.where(inside, seeds, -1).astype(np.int32), 1, constant_values=-1)
-    _flood(np.pad(steps, 1).ravel(), state.ravel(), state.shape[1])
+    waiting = np.empty((2, np.count_nonzero(inside)), np.int64)
+    _flood(np.pad(steps, 1).ravel(), state.ravel(), state.shape[1], waiting[0], waiting[1])
     return np.maximum(state[1:-1, 1:-1], 0)
 
 
 @Compiled
-def _flood(height: Labels, state: Labels, width: int) -> None:
+def _flood(height: Labels, state: Labels, width: int, keys: Places, places: Places) -> None:
     """Flood what is 0 from what is above, lowest first; of places alike, that which water reached first.
 
     Who waits lies in a binary heap. Seeds are alike in both, so that the order in which they leave it is that
     of its steps: they are kept as they are in scikit-image.
     """
-    waiting = np.count_nonzero(state >= 0)
-    keys, places = np.empty(waiting, np.int64), np.empty(waiting, np.int64)
     size, age = 0, 0
     for place in range(len(state)):
         if state[place] > 0:

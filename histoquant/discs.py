@@ -53,33 +53,37 @@ def open_by_disc(image: FloatImage, width: int) -> FloatImage:
     return np.asarray(_turn_bits(highest).view(np.float32))
 
 
+def _find_lowest(image: Keys, halves: Ints) -> Keys:
+    """Lowest value within a disc, given half the width of its rows; beyond the border there is none."""
+    lowest = np.full(image.shape, _NONE, np.int32)
+    lines = np.full((2, image.shape[1] + 2 * int(halves.max())), _NONE, np.int32)
+    _lower_all(image, halves, np.unique(halves), lines, lowest)
+    return lowest
+
+
 def _turn_bits(bits: Keys) -> Keys:
     """Whole numbers that sort as floats do, and back: the lowest of those is found by vectors."""
     return np.asarray(bits ^ ((bits >> 31) & 0x7FFFFFFF), np.int32)
 
 
 @Compiled
-def _find_lowest(image: Keys, halves: Ints) -> Keys:
-    """Lowest value within a disc, given half the width of its rows; beyond the border there is none."""
+def _lower_all(image: Keys, halves: Ints, widths: Ints, lines: Keys, lowest: Keys) -> None:
+    """Let every row lower those above and below by what is lowest in rows of the disc; lines are for work."""
     rows, columns = image.shape
-    widths, most = np.unique(halves), halves.max()
-    lowest = np.full((rows, columns), _NONE, np.int32)
-    lines = np.full((2, columns + 2 * most), _NONE, np.int32)
+    most = widths[-1]
     for row in range(rows):
-        line, spare = lines[0], lines[1]
-        line[:most], line[most : most + columns], line[most + columns :] = _NONE, image[row], _NONE
-        reach = 0
+        line, spare, reach = lines[0], lines[1], 0
+        for column in range(len(line)):
+            line[column] = image[row, column - most] if most <= column < most + columns else _NONE
         for half in widths:
             while reach < half:
                 step = min(half - reach, 2 * reach + 1)
                 _widen(line, spare, step)
-                line, spare = spare, line
-                reach += step
+                line, spare, reach = spare, line, reach + step
             for at in range(len(halves)):
                 under = row + at - len(halves) // 2
                 if halves[at] == half and 0 <= under < rows:
                     _lower(lowest[under], line[most : most + columns])
-    return lowest
 
 
 @Compiled

@@ -292,8 +292,9 @@ def _has_wall(
 def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels) -> _Spots:
     pixels = np.flatnonzero(labels != 0)
     names, index = index_labels(labels.ravel()[pixels])
-    shapes = _measure_shapes(pixels, index, labels.shape[1], len(names))
-    at = np.rint(shapes[:2]).astype(np.int64)
+    shapes = np.zeros((6, len(names)))
+    _measure_shapes(pixels, index, labels.shape[1], shapes)
+    at = np.rint(shapes[1:3]).astype(np.int64)
     gap, nearest = _look_around(fibers == 0, at, np.inf)
     fiber = fibers.ravel()[nearest].astype(np.int64)
     # A cell without a nucleus is judged by its whole.
@@ -301,27 +302,31 @@ def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels) -> _Spots:
     inner |= (np.bincount(index[inner], minlength=len(names)) == 0)[index]
     pixels, index = pixels[inner], index[inner]
     share = np.bincount(index, fibers.ravel()[pixels] == fiber[index]) / np.bincount(index)
-    _, _, *moments = _measure_shapes(pixels, index, labels.shape[1], len(names))
-    return _Spots(at[0], at[1], gap, fiber, share, _measure_flatness(*moments))
+    shapes[:] = 0
+    _measure_shapes(pixels, index, labels.shape[1], shapes)
+    return _Spots(at[0], at[1], gap, fiber, share, _measure_flatness(*shapes[3:]))
 
 
 @Compiled
-def _measure_shapes(pixels: Ints, index: Ints, width: int, number: int) -> Floats:
-    """Mean row, column, and squares and product of the distances from both, by index; shape (5, number)."""
-    count, shapes = np.zeros(number), np.zeros((5, number))
+def _measure_shapes(pixels: Ints, index: Ints, width: int, shapes: Floats) -> None:
+    """Put in zeros, by index: pixels, mean row and column, squares and product of the distances from both."""
     for at in range(len(pixels)):
-        count[index[at]] += 1
-        shapes[0, index[at]] += pixels[at] // width
-        shapes[1, index[at]] += pixels[at] % width
-    shapes[:2] /= count
+        own = index[at]
+        shapes[0, own] += 1
+        shapes[1, own] += pixels[at] // width
+        shapes[2, own] += pixels[at] % width
+    for own in range(shapes.shape[1]):
+        shapes[1, own] /= shapes[0, own]
+        shapes[2, own] /= shapes[0, own]
     for at in range(len(pixels)):
-        down = pixels[at] // width - shapes[0, index[at]]
-        right = pixels[at] % width - shapes[1, index[at]]
-        shapes[2, index[at]] += down * down
-        shapes[3, index[at]] += right * right
-        shapes[4, index[at]] += down * right
-    shapes[2:] /= count
-    return shapes
+        own = index[at]
+        down, right = pixels[at] // width - shapes[1, own], pixels[at] % width - shapes[2, own]
+        shapes[3, own] += down * down
+        shapes[4, own] += right * right
+        shapes[5, own] += down * right
+    for own in range(shapes.shape[1]):
+        for moment in range(3, 6):
+            shapes[moment, own] /= shapes[0, own]
 
 
 def _measure_flatness(yy: Floats, xx: Floats, xy: Floats) -> Floats:
@@ -338,10 +343,10 @@ def _look_around(free: Mask, at: Ints, most: float) -> tuple[FloatImage, Ints]:
     near by the straight distance the upper, then the left one is taken. `at` are rows and columns.
     """
     rows, columns = free.shape
-    distance = np.full(at.shape[1], np.inf, np.float32)
-    nearest = np.full(at.shape[1], -1)
+    distance, nearest = np.empty(at.shape[1], np.float32), np.empty(at.shape[1], np.int64)
     for spot in range(at.shape[1]):
-        row, column, square, ring = at[0, spot], at[1, spot], rows**2 + columns**2, 0
+        row, column, square, ring = at[0, spot], at[1, spot], rows * rows + columns * columns, 0
+        distance[spot], nearest[spot] = np.inf, -1
         # Square rings about the spot, until none that is farther out can hold a nearer pixel.
         while ring <= most and (ring < distance[spot] or ring**2 <= square) and ring < max(rows, columns):
             for y in range(max(row - ring, 0), min(row + ring + 1, rows)):

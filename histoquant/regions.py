@@ -182,18 +182,24 @@ def wrap_points(points: Points) -> tuple[Points, float]:
             size += 1
         kept[chain[0]] = True
         for place in range(1, size):
-            (x, y), (to_x, to_y) = points[chain[place - 1]], points[chain[place]]
-            twice += side * (x * to_y - y * to_x)
-            length += np.sqrt(np.float32((to_x - x) ** 2 + (to_y - y) ** 2))
-            kept[chain[place]] = True
-    return points[kept], abs(twice) / 2 + 0.5 * length + 1
+            one, two = chain[place - 1], chain[place]
+            across, down = points[two, 0] - points[one, 0], points[two, 1] - points[one, 1]
+            twice += side * (points[one, 0] * down - points[one, 1] * across)
+            length += np.sqrt(np.float32(across * across + down * down))
+            kept[two] = True
+    hull, size = np.empty((int(np.sum(kept)), 2), np.int32), 0
+    for at in range(len(points)):
+        if kept[at]:
+            hull[size, 0], hull[size, 1] = points[at, 0], points[at, 1]
+            size += 1
+    return hull, abs(twice) / 2 + 0.5 * length + 1
 
 
 @Compiled
 def _turn(points: Points, one: int, two: int, three: int) -> int:
     """Twice the area of a triangle; its sign says on which side of the first two the third point lies."""
-    (x, y), (x2, y2), (x3, y3) = points[one], points[two], points[three]
-    return int((x2 - x) * (y3 - y) - (y2 - y) * (x3 - x))
+    across, down = points[two, 0] - points[one, 0], points[two, 1] - points[one, 1]
+    return int(across * (points[three, 1] - points[one, 1]) - down * (points[three, 0] - points[one, 0]))
 
 
 @Compiled
@@ -204,9 +210,14 @@ def _wrap_both(one: Points, other: Points) -> tuple[Points, float]:
     for at in range(len(both)):
         first = j == len(other)
         if not first and i < len(one):
-            first = (one[i, 1], one[i, 0]) < (other[j, 1], other[j, 0])
-        both[at] = one[i] if first else other[j]
-        i, j = (i + 1, j) if first else (i, j + 1)
+            above = one[i, 1] - other[j, 1]
+            first = above < 0 or (above == 0 and one[i, 0] < other[j, 0])
+        if first:
+            both[at, 0], both[at, 1] = one[i, 0], one[i, 1]
+            i += 1
+        else:
+            both[at, 0], both[at, 1] = other[j, 0], other[j, 1]
+            j += 1
     return wrap_points(both)
 
 

@@ -207,12 +207,13 @@ def test_nothing_is_looked_for_beyond_a_limit() -> None:
 def test_means_and_moments_of_shapes(labels: np.ndarray) -> None:
     pixels = np.flatnonzero(labels)
     names, index = np.unique(labels.ravel()[pixels], return_inverse=True)
-    found = _measure_shapes(pixels, index, labels.shape[1], len(names))
+    found = np.zeros((6, len(names)))
+    _measure_shapes(pixels, index, labels.shape[1], found)
     for name, column in zip(names, found.T, strict=True):
         places = np.argwhere(labels == name)
         (down, right), middle = (places - places.mean(axis=0)).T, places.mean(axis=0)
         moments = [np.mean(down**2), np.mean(right**2), np.mean(down * right)]
-        np.testing.assert_allclose(column, [*middle, *moments], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(column, [len(places), *middle, *moments], rtol=1e-12, atol=1e-12)
 
 
 def test_cells_at_the_borders_of_the_image_are_placed() -> None:
