@@ -86,10 +86,9 @@ def read_peak_mb(pid: int) -> int:
 
 
 def kill_one(owner: int, chance: random.Random) -> int:
-    """Kill one of the processes that a run has started itself; how many were killed."""
-    children = Path(f"/proc/{owner}/task/{owner}/children")
-    pids = [int(pid) for path in children.parents[1].glob("*/children") for pid in path.read_text().split()]
-    workers = [pid for pid in pids if b"spawn_main" in read_command(pid)]
+    """Kill one of the workers, which a process of the run forks; how many were killed."""
+    servers = [pid for pid in list_children(owner) if b"forkserver" in read_command(pid)]
+    workers = [pid for server in servers for pid in list_children(server)]
     if not workers:
         return 0
     try:
@@ -97,6 +96,14 @@ def kill_one(owner: int, chance: random.Random) -> int:
     except ProcessLookupError:
         return 0
     return 1
+
+
+def list_children(pid: int) -> list[int]:
+    try:
+        parts = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    return [int(child) for part in parts for child in part]
 
 
 def read_command(pid: int) -> bytes:

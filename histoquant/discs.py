@@ -43,7 +43,7 @@ def open_by_disc(image: FloatImage, width: int) -> FloatImage:
     >>> image[1:8, 1:8], image[0, 0] = 1, 5
     >>> open_by_disc(image, 5)[:3, :5]
     array([[0., 0., 0., 0., 0.],
-           [0., 1., 1., 1., 1.],
+           [0., 0., 0., 1., 1.],
            [0., 1., 1., 1., 1.]], dtype=float32)
     """
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))

@@ -212,10 +212,16 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(small_study: Path
 
 
 def list_children(pid: int) -> list[int]:
-    """Worker processes of a process."""
     found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    children = [int(child) for part in found for child in part]
-    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(child) for part in found for child in part]
+
+
+def list_workers(pid: int) -> list[int]:
+    """Worker processes of a run: children of the one that forks them."""
+    servers = [
+        child for child in list_children(pid) if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return [worker for server in servers for worker in list_children(server)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="workers are found by /proc")
@@ -228,7 +234,7 @@ def test_killed_workers_change_no_byte(small_study: Path, measured: Path, tmp_pa
     while process.poll() is None and len(killed) < 4:
         # Each once, so that no task loses all its attempts.
         with suppress(OSError):
-            for child in sorted(set(list_children(process.pid)) - killed)[:1]:
+            for child in sorted(set(list_workers(process.pid)) - killed)[:1]:
                 time.sleep(0.2 if len(killed) < 2 else 1.5)
                 os.kill(child, signal.SIGKILL)
                 killed.add(child)

@@ -66,6 +66,17 @@ def test_a_worker_begins_with_all_that_a_field_needs() -> None:
         assert pool.submit(list_loaded).result() == {"numba", "histoquant.pipeline"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing forks workers")
+def test_what_forks_workers_may_die_too() -> None:
+    with make_executor(2) as pool:
+        parents = {pool.submit(os.getppid).result() for _ in range(4)}
+        for parent in parents:
+            os.kill(parent, signal.SIGKILL)
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+    with make_executor(1) as pool:
+        assert pool.submit(os.getppid).result() not in {os.getpid(), *parents}
+
+
 def test_workers_are_processes_that_serve_many_tasks() -> None:
     with make_executor(2) as pool:
         futures = [pool.submit(os.getpid) for _ in range(20)]
