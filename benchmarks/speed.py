@@ -68,12 +68,6 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (pipeline, "outline_objects", "outlines"),
 )
 
-# A process begins with the peak memory of the one that starts it (Linux): this one is small.
-_WITNESS = """import json, resource, subprocess, sys
-status = subprocess.call(sys.argv[1:])
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([status, used.ru_utime + used.ru_stime, used.ru_maxrss]))"""
-
 _HISTOMICSTK_NEEDS = (
     *("scikit-image", "scikit-learn", "pandas", "opencv-python-headless", "nimfa", "imageio", "shapely"),
     *("large-image", "large-image-source-openslide", "large-image-source-tiff", "girder-client", "ctk-cli"),
@@ -307,7 +301,7 @@ def run(table: Path, protocol: Path, out: Path, *more: object) -> Cost:
     """`histoquant run` in a process of its own; CPU time with that of its workers, memory of the largest."""
     words = ["-m", "histoquant", "run", table, "--out", out, "--protocol", protocol, "--quiet", *more]
     began = time.monotonic()
-    command = [sys.executable, "-c", _WITNESS, sys.executable, *map(str, words)]
+    command = [sys.executable, ROOT / "benchmarks" / "witness.py", sys.executable, *map(str, words)]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     status, cpu_s, peak_kb = json.loads(told.splitlines()[-1])
     if status:
