@@ -28,6 +28,7 @@ _ATTEMPTS = 10
 _STARTS = 20
 _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
+_FORK_AGAIN_S = 0.2
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _KEEP_BYTES, _LARGE_BYTES = 1 << 30, 1 << 25
 
@@ -169,7 +170,7 @@ class _Worker:
 
     def interrupt(self) -> None:
         """End the process from another thread; the one that waits for its answer cleans up."""
-        if (process := self._process) is not None:
+        if (process := self._process) is not None and process.pid is not None:
             process.kill()
 
     def kill(self) -> str:
@@ -178,6 +179,10 @@ class _Worker:
         self._process = self._pipe = None
         if process is None or pipe is None:
             return "not running"
+        if process.pid is None:  # what forks it has just died, which takes a moment to be seen
+            time.sleep(_FORK_AGAIN_S)
+            pipe.close()
+            return "it could not be forked"
         process.join(0.1)  # the dying say their own reason
         process.kill()
         process.join()

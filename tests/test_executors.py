@@ -77,6 +77,19 @@ def test_what_forks_workers_may_die_too() -> None:
         assert pool.submit(os.getppid).result() not in {os.getpid(), *parents}
 
 
+def test_a_worker_that_cannot_be_forked_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tries = executors._CONTEXT.Process.start, iter(range(9))
+
+    def refuse_twice(process: Any) -> None:
+        if next(tries) < 2:
+            raise ConnectionRefusedError
+        start(process)
+
+    monkeypatch.setattr(executors._CONTEXT.Process, "start", refuse_twice)
+    with make_executor(1) as pool:
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+
+
 def test_workers_are_processes_that_serve_many_tasks() -> None:
     with make_executor(2) as pool:
         futures = [pool.submit(os.getpid) for _ in range(20)]
