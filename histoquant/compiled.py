@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -44,11 +45,20 @@ class Compiled(Generic[P, T]):
         from numba import njit
 
         try:
-            return njit(cache=True, nogil=True, error_model="numpy")(self.plain)
+            function = njit(cache=True, nogil=True, error_model="numpy")(self.plain)
         except RuntimeError:  # no folder to keep it in
             return njit(nogil=True, error_model="numpy")(self.plain)
+        keep = function._cache.save_overload
+        function._cache.save_overload = lambda *compiled: _try_to(keep, *compiled)
+        return function
 
     @property
     def _numba_type_(self) -> Any:
         """By which numba knows a function called from another one."""
         return self._compiled._numba_type_
+
+
+def _try_to(keep: Callable[..., None], *compiled: Any) -> None:
+    """Keep what is compiled unless the disk is full: it works without."""
+    with suppress(OSError):
+        keep(*compiled)

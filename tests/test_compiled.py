@@ -1,11 +1,13 @@
 """Compiled functions: same results as the plain ones, compiled late, kept where there is a place for it."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from histoquant.compiled import Compiled
 
@@ -44,6 +46,20 @@ def test_without_a_folder_to_keep_it_in_a_function_is_compiled_all_the_same() ->
     names: dict[str, Compiled[[int], int]] = {}
     exec(compile(code, "<nowhere>", "exec"), names)  # type: ignore[arg-type]
     assert Compiled(names["double"])(4) == 8
+
+
+def test_a_full_disk_keeps_nothing_and_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core.caching import IndexDataCacheFile
+
+    tried = []
+
+    def fill_disk(*_: object) -> None:
+        tried.append("once")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", fill_disk)
+    inner = Compiled(_square.plain)
+    assert inner(np.float32(3)) == 9 and tried == ["once"]
 
 
 def test_a_second_process_finds_what_the_first_has_compiled(tmp_path: Path) -> None:
