@@ -27,8 +27,8 @@ INPUT_MPP = 0.5
 CHANNELS = 16
 """Four images, each pixel's four quarters."""
 MODEL = "models/fibers.onnx"
-OUTPUTS = 5
-"""Logits of fiber and of boundary, normalised distance from the boundary, offset to the middle (x, y)."""
+OUTPUTS = 3
+"""Logits of fiber and of boundary, normalised distance from the boundary; more maps are left aside."""
 STRIDE = 16
 """The network's deepest pixel; sides are padded to its multiple."""
 
@@ -85,9 +85,8 @@ def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
 
     Returns
     -------
-    ndarray of float32, shape (5, rows, columns)
-        Probability of fiber and of boundary, normalised distance from the boundary, offset to the
-        fiber's middle in x and in y (32 um = 1).
+    ndarray of float32, shape (3, rows, columns)
+        Probability of fiber and of boundary, normalised distance from the boundary.
 
     Raises
     ------
@@ -142,7 +141,7 @@ def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
 
     Parameters
     ----------
-    maps : ndarray of float32, shape (5, rows, columns)
+    maps : ndarray of float32, shape (3, rows, columns)
         From `run_network`.
     min_area_um2 : float
         Smaller profiles are left out.
@@ -151,7 +150,7 @@ def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
     -------
     ndarray of int32, shape (rows, columns)
     """
-    fiber, border, distance = maps[:3]
+    fiber, border, distance = maps
     inside = fiber > FIBER_SHARE
     height = cv2.GaussianBlur(distance - border, (0, 0), 1.0)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEAK_UM, PEAK_UM))

@@ -180,7 +180,7 @@ def test_borders_are_measured_side_by_side(pieces, seed):
 
 @pytest.mark.parametrize(("strength", "fibers"), [(0.1, 1), (0.9, 2)])
 def test_weak_borders_merge_and_strong_ones_stay(strength, fibers):
-    maps = np.zeros((5, 40, 60), np.float32)
+    maps = np.zeros((3, 40, 60), np.float32)
     maps[0, 2:38, 2:58] = 1
     maps[1, :, 29:31] = strength
     maps[2, 10:30, 10:20] = maps[2, 10:30, 40:50] = 0.9
@@ -188,7 +188,7 @@ def test_weak_borders_merge_and_strong_ones_stay(strength, fibers):
 
 
 def test_no_fiber_in_the_maps_gives_none():
-    assert split_fibers(np.zeros((5, 20, 20), np.float32)).max() == 0
+    assert split_fibers(np.zeros((3, 20, 20), np.float32)).max() == 0
 
 
 def test_want_of_memory_is_not_laid_on_the_model(monkeypatch):

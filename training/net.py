@@ -7,9 +7,11 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from histoquant.network import CHANNELS, OUTPUTS
+from histoquant.network import CHANNELS
 
 WIDTHS = (16, 32, 48, 96, 128)
+MAPS = 5
+"""Logits of fiber and boundary, distance, offsets (x, y); the offsets teach, and are not shipped."""
 
 
 def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -37,10 +39,10 @@ class FiberNet(nn.Module):
         self.bottom = _block(widths[-1], widths[-1], dilation=2)
         self.squeeze = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.up = nn.ModuleList(_block(2 * a, a) for a, _ in pairs)
-        self.head = nn.Conv2d(widths[0], OUTPUTS, 1)
+        self.head = nn.Conv2d(widths[0], MAPS, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits of foreground and boundary, distance, offsets; shape (n, OUTPUTS, rows, columns)."""
+        """Logits of foreground and boundary, distance, offsets; shape (n, MAPS, rows, columns)."""
         levels = [self.stem(image)]
         for down in self.down:
             levels.append(down(levels[-1]))

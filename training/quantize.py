@@ -71,7 +71,7 @@ def _draw_tiles(args: argparse.Namespace) -> Iterator[npt.NDArray[np.float32]]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.quantize", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("fibers_float32.onnx"), help="as trained")
-    parser.add_argument("--out", type=Path, default=Path("histoquant/models/fibers.onnx"))
+    parser.add_argument("--out", type=Path, default=Path("fibers_int8.onnx"))
     parser.add_argument("--real", type=Path, help="folder of the photographs it was trained with")
     parser.add_argument("--restain", type=Path, help="the script that stains them anew")
     parser.add_argument("--without", nargs="*", default=[], help="photographs to leave out")
