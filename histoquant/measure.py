@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,9 +12,11 @@ import pandas as pd
 from histoquant.cells import subtract_background
 from histoquant.compiled import Compiled
 from histoquant.direction import LONGITUDINAL, find_longitudinal
+from histoquant.distances import draw_disc
 from histoquant.feret import measure_spans
 from histoquant.geometry import frame_places
-from histoquant.place import find_lumens, find_perimysium, measure_depth, place_cells
+from histoquant.pixels import Pixels, list_pixels
+from histoquant.place import find_lumens, find_perimysial, place_cells
 from histoquant.protocol import CellSettings, FiberSettings, MarkerSettings
 from histoquant.ranks import find_median, rank_groups
 from histoquant.spans import Spans, list_spans
@@ -45,37 +46,6 @@ _AWAY_UM = 1.5
 _AROUND_UM = 3.0
 CUT = "cut by the border of the image"
 """Reason of an object of which only a part is seen."""
-
-
-@dataclass(frozen=True)
-class _Pixels:
-    """Labelled pixels, flat: `index` is the place of a pixel's label, of which `area` has one each.
-
-    `places` is where a pixel lies in the flat image, and `middle` mean row and mean column per label.
-    """
-
-    index: Ints
-    rows: Ints
-    columns: Ints
-    places: Ints
-    area: Ints
-    middle: tuple[Floats, Floats]
-
-    def mean(self, values: npt.NDArray[np.generic], where: Mask) -> Floats:
-        """Mean per label; NaN where nothing is left."""
-        index = self.index[where]
-        total = np.bincount(index, values[where], len(self.area))
-        count = np.bincount(index, minlength=len(self.area))
-        return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
-
-    def quantile(self, values: FloatImage, share: float) -> Floats:
-        """Quantile per label."""
-        return rank_groups(values, self.index, len(self.area), share)
-
-    def fill(self, where: Mask) -> Mask:
-        """A label with no pixel in `where` takes all it has."""
-        bare = np.bincount(self.index[where], minlength=len(self.area)) == 0
-        return np.asarray(where | bare[self.index])
 
 
 def measure_fibers(
@@ -178,14 +148,13 @@ def describe_cells(
     settings: CellSettings,
 ) -> Columns:
     """Columns of `measure_cells`, not yet a table; `spans` are those of `labels`."""
-    perimysium = find_perimysium(fibers, stains.mpp, settings)
     columns_seen = np.append(spans.first, spans.last)
     box = frame_places(spans.rows, columns_seen, labels.shape, _AROUND_CELLS_UM / stains.mpp, _GRID_PX)
-    spans = spans.move(box)
-    labels, fibers = np.ascontiguousarray(labels[box]), np.ascontiguousarray(fibers[box])
-    perimysium, stains = perimysium[box], crop_stains(stains, box)
-    pixels, columns = _list_pixels(spans, labels.shape), _describe(spans, stains, "cell")
-    depth_um = np.take(measure_depth(labels), pixels.places) * stains.mpp
+    pixels, corner = list_pixels(spans, labels, box), [[box[0].start], [box[1].start]]
+    perimysial = find_perimysial(fibers, pixels.centers + corner, stains.mpp, settings)
+    spans, labels, fibers = spans.move(box), labels[box], np.ascontiguousarray(fibers[box])
+    stains = crop_stains(stains, box)
+    columns, depth_um = _describe(spans, stains, "cell"), pixels.depth * stains.mpp
     # A label narrower than two cell bodies is all nucleus.
     inner = pixels.fill(depth_um > settings.growth_um)
     smooth = np.asarray(cv2.GaussianBlur(stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32)
@@ -196,7 +165,7 @@ def describe_cells(
         brown = _subtract_surroundings(pixels, smooth, labels, fibers, stains.mpp)
         blue = subtract_background(stains.haematoxylin, settings.background_um, stains.mpp)
         band, share = _choose_band(depth_um, inner, marker, settings)
-        dab = _measure_sectors(pixels, labels, brown, pixels.fill(band), share)
+        dab = _measure_sectors(pixels, brown, pixels.fill(band), share)
         if marker.compartment != "nucleus":
             darkest = pixels.quantile(stains.haematoxylin[pixels.rows, pixels.columns], 0.9)
             dab = dab - predict_edge_dab(darkest)
@@ -207,8 +176,8 @@ def describe_cells(
     columns |= {"dab_od": dab, "positive": positive, "confidence": confidence, "nucleus": nucleus}
     marked = positive & (marker.compartment != "nucleus")
     lumens = find_lumens(fibers, labels, stains, settings)
-    where = marked, fibers, perimysium, lumens, stains.mpp, settings
-    columns["place"], columns["fiber"] = place_cells(labels, _map_nuclei(pixels, inner, labels), *where)
+    where = marked, fibers, perimysial, lumens, stains.mpp, settings
+    columns["place"], columns["fiber"] = place_cells(pixels, inner, *where)
     cut = spans.touch_border(labels.shape)
     columns["reason"] = _join_reasons({CUT: cut, "no nucleus in the plane": ~nucleus})
     return columns
@@ -233,30 +202,18 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
         not known (`perimysial` instead), nor what is positive (in a fiber, `internal` unless it is crowded).
     """
     spans = list_spans(labels)
-    pixels = _list_pixels(spans, labels.shape)
-    depth_um = np.take(measure_depth(labels), pixels.places) * mpp
-    nuclei = _map_nuclei(pixels, pixels.fill(depth_um > settings.growth_um), labels)
+    pixels = list_pixels(spans, labels)
+    nuclei = pixels.fill(pixels.depth * mpp > settings.growth_um)
     marked, lumens = np.zeros(len(spans.labels), bool), np.zeros(labels.shape, bool)
-    perimysium = find_perimysium(fibers, mpp, settings)
-    place, fiber = place_cells(labels, nuclei, marked, fibers, perimysium, lumens, mpp, settings)
+    perimysial = find_perimysial(fibers, pixels.centers, mpp, settings)
+    place, fiber = place_cells(pixels, nuclei, marked, fibers, perimysial, lumens, mpp, settings)
     return pd.DataFrame({"place": place, "fiber": fiber}, index=pd.Index(spans.labels, name="label"))
 
 
-def _average_dab(pixels: _Pixels, stains: Stains, inner: Mask, marker: MarkerSettings) -> Floats:
+def _average_dab(pixels: Pixels, stains: Stains, inner: Mask, marker: MarkerSettings) -> Floats:
     """Mean DAB of the compartment, nothing taken off."""
     where = {"nucleus": inner, "cell": np.ones(len(inner), bool)}.get(marker.compartment, ~inner)
     return pixels.mean(stains.dab[pixels.rows, pixels.columns], pixels.fill(where))
-
-
-def _map_nuclei(pixels: _Pixels, inner: Mask, labels: Labels) -> Mask:
-    nuclei = np.zeros(labels.size, bool)
-    nuclei[pixels.places[inner]] = True
-    return nuclei.reshape(labels.shape)
-
-
-def _list_pixels(spans: Spans, shape: tuple[int, ...]) -> _Pixels:
-    index, rows, columns = spans.list_pixels()
-    return _Pixels(index, rows, columns, rows * shape[1] + columns, spans.count(), spans.locate())
 
 
 def _measure_medians(spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
@@ -321,9 +278,9 @@ def _choose_band(
     return (inner if marker.compartment == "nucleus" else ~inner), 0.5
 
 
-def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: Mask, share: float) -> Floats:
+def _measure_sectors(pixels: Pixels, values: FloatImage, band: Mask, share: float) -> Floats:
     """Quantile of the band in each sector; of the free sectors, the median."""
-    key, shared = _divide(labels, pixels.rows, pixels.columns, pixels.index, *pixels.middle)
+    key, shared = _divide(pixels.touching, pixels.rows, pixels.columns, pixels.index, *pixels.middle)
     stain = rank_groups(values[band], key[band], shared.size, share).reshape(shared.shape)
     enclosed = (~shared & np.isfinite(stain)).sum(axis=1) < _MIN_FREE_SECTORS
     free = np.where(shared & ~enclosed[:, None], np.nan, stain)
@@ -332,7 +289,7 @@ def _measure_sectors(pixels: _Pixels, labels: Labels, values: FloatImage, band: 
 
 @Compiled
 def _divide(
-    labels: Labels, rows: Ints, columns: Ints, index: Ints, middle_row: Floats, middle_column: Floats
+    touching: Mask, rows: Ints, columns: Ints, index: Ints, middle_row: Floats, middle_column: Floats
 ) -> tuple[Ints, Mask]:
     """Number of each pixel's sector among all, and which sectors of a label touch another."""
     key, shared = np.empty(len(rows), np.int64), np.zeros((len(middle_row), _SECTORS), np.bool_)
@@ -340,7 +297,7 @@ def _divide(
         owner, row, column = index[at], rows[at], columns[at]
         sector = _find_sector(row - middle_row[owner], column - middle_column[owner])
         key[at] = owner * _SECTORS + sector
-        shared[owner, sector] |= _has_neighbour(labels, row, column)
+        shared[owner, sector] |= touching[at]
     return key, shared
 
 
@@ -355,17 +312,6 @@ def _find_sector(down: float, right: float) -> int:
     return 3 * quarter + (across > along * 3**-0.5) + (across > along * 3**0.5)
 
 
-@Compiled
-def _has_neighbour(labels: Labels, row: int, column: int) -> bool:
-    """Whether a pixel lies beside another label."""
-    own, found = labels[row, column], False
-    for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0)):
-        y, x = row + down, column + right
-        if 0 <= y < labels.shape[0] and 0 <= x < labels.shape[1]:
-            found |= labels[y, x] != 0 and labels[y, x] != own
-    return found
-
-
 def _quantile_rows(values: Floats, share: float) -> Floats:
     """Linear quantile per row, leaving out NaN (which sorts last)."""
     ordered = np.sort(values, axis=1)
@@ -377,15 +323,14 @@ def _quantile_rows(values: Floats, share: float) -> Floats:
 
 
 def _subtract_surroundings(
-    pixels: _Pixels, smooth: FloatImage, labels: Labels, fibers: Labels, mpp: float
+    pixels: Pixels, smooth: FloatImage, labels: Labels, fibers: Labels, mpp: float
 ) -> FloatImage:
     """DAB of the pixels above the level (mean + 1 SD) of what surrounds the cells."""
     values = np.take(smooth, pixels.places)
     # Levels are smooth: every second pixel tells them.
     half = np.ascontiguousarray(smooth[::2, ::2])
-    known, between_fibers = labels[::2, ::2], fibers[::2, ::2] == 0
-    to_cell = cv2.distanceTransform((known == 0).astype(np.uint8), cv2.DIST_L2, 5)
-    outside = to_cell > _AWAY_UM / (2 * mpp) if known.any() else np.ones(known.shape, bool)
+    known, between_fibers = (labels[::2, ::2] != 0).view(np.uint8), fibers[::2, ::2] == 0
+    outside = np.asarray(cv2.dilate(known, draw_disc(_AWAY_UM / (2 * mpp))) == 0)
     if not outside.any():
         return values
     around = _rate_surroundings(half, outside, pixels, 2 * mpp)
@@ -398,11 +343,11 @@ def _subtract_surroundings(
     return np.asarray(values - np.where(owner > 0, inside, level), np.float32)
 
 
-def _rate_surroundings(half: FloatImage, where: Mask, pixels: _Pixels, mpp: float) -> FloatImage:
+def _rate_surroundings(half: FloatImage, where: Mask, pixels: Pixels, mpp: float) -> FloatImage:
     """Mean + 1 SD of DAB in `where` round every pixel of cells; `half` has every second row and column."""
     weight = where.astype(np.float32)
-    images = weight, half * weight, half**2 * weight
-    total, first, second = (_gather_near(np.asarray(image, np.float32), mpp) for image in images)
+    tint = half * weight
+    total, first, second = (_gather_near(image, mpp) for image in (weight, tint, half * tint))
     return _rate_pixels(total, first, second, pixels.rows, pixels.columns)
 
 
@@ -436,7 +381,7 @@ def _look_up(sums: Near, row: int, column: int) -> Any:
     return near[row, column] + np.float32(3e-3) * far[row, column] + everywhere
 
 
-def _find_owners(pixels: _Pixels, fiber: Labels) -> Ints:
+def _find_owners(pixels: Pixels, fiber: Labels) -> Ints:
     """Fiber that holds more than half of each label, or 0; `fiber` is that of each pixel."""
     inside = fiber > 0
     base = int(fiber.max(initial=0)) + 1

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from histoquant.compiled import Compiled
-from histoquant.feret import measure_feret
+from histoquant.distances import look_around
+from histoquant.feret import measure_feret, measure_spans
+from histoquant.pixels import Pixels
 from histoquant.protocol import CellSettings
 from histoquant.ranks import find_median
-from histoquant.spans import Spans, index_labels, list_spans
+from histoquant.spans import Spans, list_spans
 from histoquant.stains import Stains
 
 Labels = npt.NDArray[np.int32]
@@ -42,12 +44,10 @@ _ROUND = 0.6
 class _Spots(NamedTuple):
     """Cells, one value each.
 
-    Pixel of the center, its distance to a fiber (px), the nearest fiber, the part of the nucleus in it,
-    and short by long axis of the nucleus.
+    Distance of the center to a fiber (px), the nearest fiber, the part of the nucleus in it, and short by
+    long axis of the nucleus.
     """
 
-    row: Ints
-    column: Ints
     gap: FloatImage
     fiber: Ints
     share: Floats
@@ -55,11 +55,11 @@ class _Spots(NamedTuple):
 
 
 def place_cells(
-    labels: Labels,
+    pixels: Pixels,
     nuclei: Mask,
     marked: Mask,
     fibers: Labels,
-    perimysium: Mask,
+    perimysial: Mask,
     lumens: Mask,
     mpp: float,
     settings: CellSettings,
@@ -77,16 +77,18 @@ def place_cells(
 
     Parameters
     ----------
-    labels : ndarray of int32, shape (rows, columns)
-        Cells; 0 is background.
-    nuclei : ndarray of bool, same shape
-        Pixels of the cells' nuclei.
+    pixels : Pixels
+        Of the cells.
+    nuclei : ndarray of bool, shape (pixels,)
+        Which of them are of nuclei; of a cell without a nucleus, all.
     marked : ndarray of bool, shape (n,)
         By label, ascending: cells that hold a marker which nuclei of fibers do not.
-    fibers : ndarray of int32, same shape
+    fibers : ndarray of int32, shape (rows, columns)
         Fibers; 0 is background.
-    perimysium, lumens : ndarray of bool, same shape
-        See `find_perimysium` and `find_lumens`.
+    perimysial : ndarray of bool, shape (n,)
+        By label: cells in the perimysium, see `find_perimysial`.
+    lumens : ndarray of bool, shape (rows, columns)
+        See `find_lumens`.
     mpp : float
         Pixel size, um/px.
     settings : CellSettings
@@ -102,47 +104,24 @@ def place_cells(
     number = len(marked)
     if not fibers.any() or not number:
         return np.full(number, "endomysial", object), np.zeros(number, np.int64)
-    spots = _describe_cells(labels, nuclei, fibers)
-    at = np.stack([spots.row, spots.column])
+    at = pixels.centers
+    spots = _describe_cells(pixels, nuclei, fibers)
     inside = spots.share > settings.inside_share
     deep = inside.copy()
     inner = _find_inner(np.ascontiguousarray(fibers))
-    depth, _ = _look_around(inner, at.compress(inside, axis=1), settings.invading_depth_um / mpp)
+    depth, _ = look_around(inner, at.compress(inside, axis=1), settings.invading_depth_um / mpp)
     deep[inside] = (1 + depth) * mpp > settings.invading_depth_um
     crowd = np.bincount(spots.fiber[deep], minlength=int(fibers.max()) + 1)[spots.fiber]
     round_ = spots.flatness > _ROUND
     invading = inside & ((marked & round_) | ((crowd >= settings.invading_nuclei) & (deep | round_)))
-    wide = (spots.gap * mpp > settings.touching_um) & perimysium[spots.row, spots.column]
+    wide = (spots.gap * mpp > settings.touching_um) & perimysial
     vessel = wide.copy()
-    away, _ = _look_around(~lumens, at.compress(wide, axis=1), settings.perivascular_um / mpp)
+    away, _ = look_around(~lumens, at.compress(wide, axis=1), settings.perivascular_um / mpp)
     vessel[wide] = away * mpp < settings.perivascular_um
     place = np.select(
         [invading, inside, vessel, wide], ["invading", "internal", "perivascular", "perimysial"], "endomysial"
     )
     return place.astype(object), spots.fiber
-
-
-def measure_depth(labels: Labels) -> FloatImage:
-    """Measure the distance of each pixel to the outside of its label; the image's border is no outside.
-
-    Parameters
-    ----------
-    labels : ndarray of int32, shape (rows, columns)
-        0 is background.
-
-    Returns
-    -------
-    ndarray of float32, shape (rows, columns)
-        px; 1 for a pixel at the rim, 0 for background.
-
-    Examples
-    --------
-    >>> measure_depth(np.array([[0, 0, 0], [4, 4, 4], [4, 4, 4]], np.int32)).round(0)[:, 1]
-    array([0., 1., 2.], dtype=float32)
-    """
-    inner = _find_inner(np.ascontiguousarray(labels))
-    depth = cv2.distanceTransform(inner.view(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(np.add(depth, 1, out=depth, where=labels > 0), np.float32)
 
 
 @Compiled
@@ -164,8 +143,8 @@ def _find_inner(labels: Labels) -> Mask:
     return inner
 
 
-def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
-    """Find spaces between fascicles: wide and long, where a hole among the fibers of one is short.
+def find_perimysial(fibers: Labels, at: Ints, mpp: float, settings: CellSettings) -> Mask:
+    """Find what lies between fascicles: in wide, long spaces; a hole among the fibers of one is short.
 
     A disc of `perimysium_um` fits into such a space, which is longer than `perimysium_length_um` or reaches
     the image's border. Looked for at about 1 um/px.
@@ -174,6 +153,8 @@ def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
     ----------
     fibers : ndarray of int32, shape (rows, columns)
         Fibers; 0 is background.
+    at : ndarray of int64, shape (2, n)
+        Rows and columns of what is asked for.
     mpp : float
         Pixel size, um/px.
     settings : CellSettings
@@ -181,26 +162,20 @@ def find_perimysium(fibers: Labels, mpp: float, settings: CellSettings) -> Mask:
 
     Returns
     -------
-    ndarray of bool, shape (rows, columns)
+    ndarray of bool, shape (n,)
     """
     step = max(1, round(_COARSE_UM / mpp))
     free = (fibers[::step, ::step] == 0).view(np.uint8)
     half = settings.perimysium_um / 2 / (mpp * step)
     core = cv2.distanceTransform(free, cv2.DIST_L2, 5) > half
     parts = np.asarray(cv2.connectedComponents(core.view(np.uint8))[1], np.int32)
-    lengths = measure_feret(parts)["max_feret_px"] * mpp * step
-    long = np.zeros(int(parts.max()) + 1, bool)
-    long[lengths.index] = lengths > settings.perimysium_length_um
-    for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
-        long[side] = True
-    long[0] = False
-    if not long.any():
-        return np.zeros(fibers.shape, bool)
-    away = cv2.distanceTransform((~long).view(np.uint8).take(parts), cv2.DIST_L2, 5)
-    wide = (away <= half).view(np.uint8)
-    size = wide.shape[1] * step, wide.shape[0] * step
-    whole = cv2.resize(wide, size, interpolation=cv2.INTER_NEAREST)[: fibers.shape[0], : fibers.shape[1]]
-    return np.ascontiguousarray(whole).view(bool)
+    spans = list_spans(parts)
+    long = measure_spans(spans)[1] * mpp * step > settings.perimysium_length_um
+    long |= spans.touch_border(parts.shape)
+    index, rows, columns = spans.list_pixels()
+    away = np.ones(parts.shape, bool)
+    away[rows, columns] = ~long[index]
+    return np.asarray(look_around(away, at // step, half)[0] <= half)
 
 
 def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSettings) -> Mask:
@@ -289,22 +264,14 @@ def _has_wall(
     return bool(density[seen].mean() > _WALL_DENSITY * between)
 
 
-def _describe_cells(labels: Labels, nuclei: Mask, fibers: Labels) -> _Spots:
-    pixels = np.flatnonzero(labels != 0)
-    names, index = index_labels(labels.ravel()[pixels])
-    shapes = np.zeros((6, len(names)))
-    _measure_shapes(pixels, index, labels.shape[1], shapes)
-    at = np.rint(shapes[1:3]).astype(np.int64)
-    gap, nearest = _look_around(fibers == 0, at, np.inf)
+def _describe_cells(pixels: Pixels, nuclei: Mask, fibers: Labels) -> _Spots:
+    gap, nearest = look_around(fibers == 0, pixels.centers, np.inf)
     fiber = fibers.ravel()[nearest].astype(np.int64)
-    # A cell without a nucleus is judged by its whole.
-    inner = nuclei.ravel()[pixels]
-    inner |= (np.bincount(index[inner], minlength=len(names)) == 0)[index]
-    pixels, index = pixels[inner], index[inner]
-    share = np.bincount(index, fibers.ravel()[pixels] == fiber[index]) / np.bincount(index)
-    shapes[:] = 0
-    _measure_shapes(pixels, index, labels.shape[1], shapes)
-    return _Spots(at[0], at[1], gap, fiber, share, _measure_flatness(*shapes[3:]))
+    index, places = pixels.index[nuclei], pixels.places[nuclei]
+    share = np.bincount(index, fibers.ravel()[places] == fiber[index]) / np.bincount(index)
+    shapes = np.zeros((6, len(fiber)))
+    _measure_shapes(places, index, fibers.shape[1], shapes)
+    return _Spots(gap, fiber, share, _measure_flatness(*shapes[3:]))
 
 
 @Compiled
@@ -333,41 +300,6 @@ def _measure_flatness(yy: Floats, xx: Floats, xy: Floats) -> Floats:
     """Short by long axis of the ellipse with the same second moments; a pixel has some itself."""
     middle, spread = (xx + yy) / 2 + 1 / 12, np.hypot((xx - yy) / 2, xy)
     return np.asarray(np.sqrt(np.maximum(middle - spread, 0) / (middle + spread)))
-
-
-@Compiled
-def _look_around(free: Mask, at: Ints, most: float) -> tuple[FloatImage, Ints]:
-    """Nearest pixel that is not free: its distance, and its place in the flat image (-1 for none).
-
-    Distances (px; infinite beyond `most`) are those of `cv2.DIST_L2` by 5 x 5 pixels. Of pixels equally
-    near by the straight distance the upper, then the left one is taken. `at` are rows and columns.
-    """
-    rows, columns = free.shape
-    distance, nearest = np.empty(at.shape[1], np.float32), np.empty(at.shape[1], np.int64)
-    for spot in range(at.shape[1]):
-        row, column, square, ring = at[0, spot], at[1, spot], rows * rows + columns * columns, 0
-        distance[spot], nearest[spot] = np.inf, -1
-        # Square rings about the spot, until none that is farther out can hold a nearer pixel.
-        while ring <= most and (ring < distance[spot] or ring**2 <= square) and ring < max(rows, columns):
-            for y in range(max(row - ring, 0), min(row + ring + 1, rows)):
-                side = 1 if abs(y - row) == ring else 2 * ring
-                for x in range(column - ring, column + ring + 1, side):
-                    if 0 <= x < columns and not free[y, x]:
-                        distance[spot] = min(distance[spot], _measure_way(abs(y - row), abs(x - column)))
-                        away = (y - row) ** 2 + (x - column) ** 2
-                        if away < square or (away == square and y * columns + x < nearest[spot]):
-                            square, nearest[spot] = away, y * columns + x
-            ring += 1
-    return distance, nearest
-
-
-@Compiled
-def _measure_way(down: int, right: int) -> np.float32:
-    """Way of steps to the side, across corners, and like a knight's in chess; by their lengths in OpenCV."""
-    long, short = max(down, right), min(down, right)
-    if 2 * short <= long:
-        return np.float32(long - 2 * short) + np.float32(2.1969) * np.float32(short)
-    return np.float32(2.1969) * np.float32(long - short) + np.float32(1.4) * np.float32(2 * short - long)
 
 
 def _measure_distance(mask: Mask) -> FloatImage:

@@ -20,6 +20,8 @@ ORDER = (
         "study",
         "slide",
         "spans",
+        "distances",
+        "pixels",
         "tracing",
         "annotations",
         "tissue",

@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from histoquant.pixels import list_pixels
 from histoquant.place import (
     PLACES,
     _find_inner,
-    _look_around,
     _measure_shapes,
     find_lumens,
-    find_perimysium,
+    find_perimysial,
     place_cells,
 )
 from histoquant.protocol import CellSettings
+from histoquant.spans import list_spans
 from histoquant.stains import Stains
 
 MPP = 0.5
@@ -51,6 +52,15 @@ def draw_vessel(stains: Stains, column: float, row: float, radius: float = 8.0) 
     draw(stains.haematoxylin, column, row, (radius, radius), 0.0)
 
 
+def place_labels(
+    labels: np.ndarray, nuclei: np.ndarray, marked: np.ndarray, fibers: np.ndarray, lumens: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    pixels = list_pixels(list_spans(labels), labels)
+    perimysial = find_perimysial(fibers, pixels.centers, MPP, SETTINGS)
+    within = nuclei.ravel()[pixels.places]
+    return place_cells(pixels, within, marked, fibers, perimysial, lumens, MPP, SETTINGS)
+
+
 def place(
     cells: list[tuple[float, ...]], marked: tuple[int, ...] = (), vessel: tuple[float, float] | None = None
 ) -> list[str]:
@@ -65,9 +75,7 @@ def place(
         draw(nuclei, column, row, (along, across), 1)
     is_marked = np.isin(np.arange(1, len(cells) + 1), marked)
     lumens = find_lumens(fibers, labels, stains, SETTINGS)
-    found, fiber = place_cells(
-        labels, nuclei > 0, is_marked, fibers, find_perimysium(fibers, MPP, SETTINGS), lumens, MPP, SETTINGS
-    )
+    found, fiber = place_labels(labels, nuclei > 0, is_marked, fibers, lumens)
     assert set(found) <= set(PLACES) and (fiber > 0).all()
     return found.tolist()
 
@@ -110,14 +118,14 @@ def test_flat_nuclei_of_the_rim_are_the_fibers_own_in_an_invaded_fiber_too() -> 
 
 def test_a_hole_among_fibers_is_no_perimysium() -> None:
     fibers = make_fibers()
-    whole = find_perimysium(fibers, MPP, SETTINGS)
-    assert whole[330, 250] and not whole[150, 200]
+    at = np.array([[330, 150, 150], [250, 150, 200]])
+    assert find_perimysial(fibers, at, MPP, SETTINGS).tolist() == [True, False, False]
     # One fiber is missing: wide, but not long.
-    hole = find_perimysium(np.where(fibers == 7, 0, fibers), MPP, SETTINGS)
-    assert not hole[150, 150]
-    short = CellSettings(perimysium_length_um=10.0)
-    assert find_perimysium(np.where(fibers == 7, 0, fibers), MPP, short)[150, 150]
-    assert not find_perimysium(np.ones(SHAPE, np.int32), MPP, SETTINGS).any()
+    hole = np.where(fibers == 7, 0, fibers)
+    assert not find_perimysial(hole, at, MPP, SETTINGS)[1]
+    assert find_perimysial(hole, at, MPP, CellSettings(perimysium_length_um=10.0))[1]
+    assert not find_perimysial(np.ones(SHAPE, np.int32), at, MPP, SETTINGS).any()
+    assert find_perimysial(fibers, at[:, :0], MPP, SETTINGS).shape == (0,)
 
 
 def lumens(stains: Stains, fibers: np.ndarray, **settings: float) -> float:
@@ -157,11 +165,9 @@ def test_without_fibers_cells_or_ground_nothing_is_said() -> None:
     labels = nothing.copy()
     labels[10:20, 10:20] = 3
     none = nothing > 0
-    found, fiber = place_cells(labels, labels > 0, np.array([False]), nothing, none, none, MPP, SETTINGS)
+    found, fiber = place_labels(labels, labels > 0, np.array([False]), nothing, none)
     assert (found.tolist(), fiber.tolist()) == (["endomysial"], [0])
-    assert (
-        len(place_cells(nothing, none, np.array([], bool), make_fibers(), none, none, MPP, SETTINGS)[0]) == 0
-    )
+    assert len(place_labels(nothing, none, np.array([], bool), make_fibers(), none)[0]) == 0
     assert lumens(stains, nothing) == 0
     assert lumens(stains, np.ones(SHAPE, np.int32)) == 0
 
@@ -177,30 +183,6 @@ def test_inner_pixels_have_only_their_own_label_beside_them(labels: np.ndarray) 
     beside = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]]
     expected = np.logical_and.reduce([labels > 0, *(side == labels for side in beside)])
     assert (_find_inner(labels) == expected).all()
-
-
-@given(grids)
-def test_what_is_nearest_is_found_as_by_a_distance_transform(labels: np.ndarray) -> None:
-    free = labels == 0
-    at = np.stack([place.ravel() for place in np.indices(free.shape)])
-    distance, nearest = _look_around(free, at, np.inf)
-    if free.all():
-        assert np.isinf(distance).all() and (nearest == -1).all()
-        return
-    expected = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 5)
-    assert distance.dtype == np.float32
-    np.testing.assert_allclose(distance, expected.ravel(), rtol=1e-6)
-    rows, columns = np.nonzero(~free)
-    squares = (at[0, :, None] - rows) ** 2 + (at[1, :, None] - columns) ** 2
-    best = squares.argmin(axis=1)
-    assert nearest.tolist() == (rows * free.shape[1] + columns)[best].tolist()
-
-
-def test_nothing_is_looked_for_beyond_a_limit() -> None:
-    free = np.ones((1, 9), bool)
-    free[0, 7] = False
-    at = np.array([[0, 0, 0], [3, 4, 8]])
-    assert _look_around(free, at, 3.0)[0].tolist() == [np.inf, 3, 1]
 
 
 @given(grids.filter(np.any))
@@ -222,6 +204,6 @@ def test_cells_at_the_borders_of_the_image_are_placed() -> None:
     for number, corner in enumerate(((0, 0), (0, 39), (39, 0), (39, 39), (20, 0)), start=1):
         cells[corner] = number
     none = np.zeros((40, 40), bool)
-    found, fiber = place_cells(cells, cells > 0, np.zeros(5, bool), fibers, none, none, MPP, SETTINGS)
+    found, fiber = place_labels(cells, cells > 0, np.zeros(5, bool), fibers, none)
     assert found.tolist() == ["internal"] * 4 + ["endomysial"]
     assert fiber.tolist() == [5, 5, 6, 6, 5]

@@ -1,0 +1,167 @@
+"""Distances in images, measured only where they are asked for: those of `cv2.DIST_L2` by 5 x 5 pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from histoquant.compiled import Compiled
+
+Labels = npt.NDArray[np.int32]
+FloatImage = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+
+# Steps to a neighbour, across a corner, and like a knight's in chess; and what is as good as out of reach.
+_HEAD_ON, _DIAGONAL, _KNIGHT, _FAR = (np.float32(step) for step in (1, 1.4, 2.1969, 2**30))
+
+
+def draw_disc(radius_px: float) -> Bytes:
+    """Draw all places no farther away than a radius: to dilate by it is to compare distances with it.
+
+    Parameters
+    ----------
+    radius_px : float
+        Of the disc, px.
+
+    Returns
+    -------
+    ndarray of uint8, shape (side, side)
+        1 in the disc, 0 elsewhere.
+
+    Examples
+    --------
+    >>> draw_disc(2.0)
+    array([[0, 0, 1, 0, 0],
+           [0, 1, 1, 1, 0],
+           [1, 1, 1, 1, 1],
+           [0, 1, 1, 1, 0],
+           [0, 0, 1, 0, 0]], dtype=uint8)
+    """
+    reach = int(radius_px)
+    free = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    free[reach, reach] = 0
+    return (cv2.distanceTransform(free, cv2.DIST_L2, 5) <= radius_px).view(np.uint8)
+
+
+def look_beside(labels: Labels, rows: Ints, columns: Ints) -> tuple[Mask, Mask]:
+    """Look at the four neighbours of pixels; beyond the image's border there are none.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (rows, columns)
+        0 is background.
+    rows, columns : ndarray of int64, shape (pixels,)
+        Pixels of labels.
+
+    Returns
+    -------
+    inner, touching : ndarray of bool, shape (pixels,)
+        With nothing else than their own label beside them; with another label.
+
+    Examples
+    --------
+    >>> inner, touching = look_beside(np.int32([[4, 4, 4, 7, 0]]), np.zeros(4, int), np.arange(4))
+    >>> inner.astype(int), touching.astype(int)
+    (array([1, 1, 0, 0]), array([0, 0, 1, 1]))
+    """
+    inner, touching = np.empty(len(rows), bool), np.empty(len(rows), bool)
+    _look_beside(np.ascontiguousarray(labels), rows, columns, inner, touching)
+    return inner, touching
+
+
+@Compiled
+def _look_beside(labels: Labels, rows: Ints, columns: Ints, inner: Mask, touching: Mask) -> None:
+    down, right = labels.shape[0] - 1, labels.shape[1] - 1
+    for at in range(len(rows)):
+        row, column = rows[at], columns[at]
+        own = labels[row, column]
+        above, below = labels[max(row - 1, 0), column], labels[min(row + 1, down), column]
+        before, behind = labels[row, max(column - 1, 0)], labels[row, min(column + 1, right)]
+        inner[at] = (above == own) & (below == own) & (before == own) & (behind == own)
+        other = ((above != own) & (above != 0)) | ((below != own) & (below != 0))
+        touching[at] = other | ((before != own) & (before != 0)) | ((behind != own) & (behind != 0))
+
+
+def measure_depth(inner: Mask, rows: Ints, columns: Ints) -> FloatImage:
+    """Measure the distance of pixels of labels to the outside of their label.
+
+    Parameters
+    ----------
+    inner : ndarray of bool, shape (pixels,)
+        Whether a pixel has nothing else beside it, see `look_beside`.
+    rows, columns : ndarray of int64, shape (pixels,)
+        All pixels of all labels, row by row.
+
+    Returns
+    -------
+    ndarray of float32, shape (pixels,)
+        px; 1 for a pixel at the rim. The image's border is no outside.
+
+    Examples
+    --------
+    >>> rows, columns = np.repeat([1, 2], 3), np.tile([0, 1, 2], 2)
+    >>> measure_depth(rows == 2, rows, columns)
+    array([1., 1., 1., 2., 2., 2.], dtype=float32)
+    """
+    if not len(rows):
+        return np.zeros(0, np.float32)
+    top, left = rows.min() - 2, columns.min() - 2
+    cost = np.zeros((rows.max() - top + 3, columns.max() - left + 3), np.float32)
+    # Beside the box of all labels, either pixels at its sides are at the rim or the image ends.
+    cost[:2], cost[-2:], cost[:, :2], cost[:, -2:] = _FAR, _FAR, _FAR, _FAR
+    width, flat = cost.shape[1], cost.ravel()
+    places = (rows - top) * width + columns - left
+    deep = places[inner]
+    flat[deep] = _FAR
+    _spread(flat, deep, width, 1)
+    _spread(flat, deep, -width, -1)
+    return np.asarray(flat[places] + np.float32(1), np.float32)
+
+
+@Compiled
+def _spread(cost: FloatImage, places: Ints, row: int, step: int) -> None:
+    """Go to places, in order (`step` 1) or from the last (-1), by way of the neighbour that costs least."""
+    for at in range(len(places)):
+        place = places[at if step > 0 else len(places) - 1 - at]
+        above, left = place - row, place - step
+        knight = min(cost[above - row - step], cost[above - row + step])
+        knight = min(knight, cost[above - 2 * step], cost[above + 2 * step]) + _KNIGHT
+        diagonal = min(cost[above - step], cost[above + step]) + _DIAGONAL
+        cost[place] = min(cost[place], knight, diagonal, min(cost[above], cost[left]) + _HEAD_ON)
+
+
+@Compiled
+def look_around(free: Mask, at: Ints, most: float) -> tuple[FloatImage, Ints]:
+    """Nearest pixel that is not free: its distance, and its place in the flat image (-1 for none).
+
+    Distances are in px, infinite beyond `most`. Of pixels equally near by the straight distance the upper,
+    then the left one is taken. `at` are rows and columns.
+    """
+    rows, columns = free.shape
+    distance, nearest = np.empty(at.shape[1], np.float32), np.empty(at.shape[1], np.int64)
+    for spot in range(at.shape[1]):
+        row, column, square, ring = at[0, spot], at[1, spot], rows * rows + columns * columns, 0
+        distance[spot], nearest[spot] = np.inf, -1
+        # Square rings about the spot, until none that is farther out can hold a nearer pixel.
+        while ring <= most and (ring < distance[spot] or ring**2 <= square) and ring < max(rows, columns):
+            for y in range(max(row - ring, 0), min(row + ring + 1, rows)):
+                side = 1 if abs(y - row) == ring else 2 * ring
+                for x in range(column - ring, column + ring + 1, side):
+                    if 0 <= x < columns and not free[y, x]:
+                        distance[spot] = min(distance[spot], _measure_way(abs(y - row), abs(x - column)))
+                        away = (y - row) ** 2 + (x - column) ** 2
+                        if away < square or (away == square and y * columns + x < nearest[spot]):
+                            square, nearest[spot] = away, y * columns + x
+            ring += 1
+    return distance, nearest
+
+
+@Compiled
+def _measure_way(down: int, right: int) -> np.float32:
+    long, short = max(down, right), min(down, right)
+    if 2 * short <= long:
+        return np.float32(long - 2 * short) + _KNIGHT * np.float32(short)
+    return _KNIGHT * np.float32(long - short) + _DIAGONAL * np.float32(2 * short - long)
