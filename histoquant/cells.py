@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from histoquant.clumps import part_clumps
+from histoquant.clumps import name_pieces, part_places
 from histoquant.compiled import Compiled
 from histoquant.discs import open_by_disc
 from histoquant.geometry import frame_mask
@@ -22,6 +22,7 @@ FloatImage = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
 Compartment = Literal["nucleus", "membrane", "cytoplasm", "cell"]
 
 _AROUND_FIELD_UM = 30.0
@@ -40,9 +41,17 @@ _PEAK_SHARE = 0.4
 # A ring encloses most of its cell at the highest level at which it is still closed.
 _RING_STEPS = (0.7, 1.0, 1.5, 2.2, 3.5, 6.0)
 _BODY_STEP = 2.5
-# Steps to a neighbour by 16 bits: 1, 1.4 and, a knight's move, 2.1969; and what no path costs.
-_HEAD_ON, _DIAGONAL, _KNIGHT = 65536, 91750, 143976
-_FAR = 2**30
+# Lengths of the steps of `_list_steps`: none, a knight's move, a diagonal one, one head on; and by 16 bits.
+_LENGTHS = np.array([0, 2.1969, 2.1969, 2.1969, 1.4, 1, 1.4, 2.1969, 1], np.float32)
+_COSTS = np.array([0, 143976, 143976, 143976, 91750, 65536, 91750, 143976, 65536])
+_HEAD_ON, _FAR = 65536, 2**30
+
+
+class Pieces(NamedTuple):
+    """Objects: places of the flattened image, and the number of the object at each."""
+
+    at: Places
+    owner: Labels
 
 
 def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment = "membrane") -> Labels:
@@ -68,43 +77,48 @@ def find_cells(stains: Stains, settings: CellSettings, compartment: Compartment 
     ndarray of int32, shape of `stains.dab`
         Labels 1 to n of cells, 0 elsewhere.
     """
-    mpp = stains.mpp
+    return _paint(_find_pieces(stains, settings, compartment), stains.dab.shape)
+
+
+def _find_pieces(stains: Stains, settings: CellSettings, compartment: Compartment) -> Pieces:
+    mpp, shape = stains.mpp, stains.dab.shape
+    growth_px = settings.growth_um / mpp
     if settings.method == "qupath":
-        return grow_labels(find_nuclei_by_laplacian(stains, settings.qupath), settings.growth_um / mpp)
+        return _grow(_list_places(find_nuclei_by_laplacian(stains, settings.qupath)), shape, growth_px)
     blue = subtract_background(stains.haematoxylin, settings.background_um, mpp)
     # Nuclei can have negative DAB where the vectors do not quite fit; that is no background.
     floor = find_quantile(stains.dab[::4, ::4], 0.25) if stains.dab.size else 0.0
     brown = subtract_background(stains.dab, settings.background_um, mpp, floor)
     if compartment == "nucleus":
-        nuclei = _find_nuclei(blue + np.maximum(brown, 0), settings, mpp)
-        return grow_labels(nuclei, settings.growth_um / mpp)
+        return _grow(_find_nuclei(blue + np.maximum(brown, 0), settings, mpp), shape, growth_px)
     # DAB that fills the cell has incidental holes; only where it spares the nucleus is a hole one.
-    filled = compartment == "cell"
-    rings = np.zeros(blue.shape, np.int32) if filled else _find_rings(brown, settings, mpp)
-    inside = (rings > 0).view(np.uint8)
-    around, close = (
-        np.asarray(cv2.dilate(inside, _disc(reach)), np.uint8) for reach in (settings.growth_um / mpp, 1)
-    )
-    signal = _take_walls(blue, brown, around, close, np.float32(settings.ring_od), np.float32(_LEAK))
-    nuclei = _find_nuclei(signal, settings, mpp)
-    cores = _add_labels(rings, nuclei)
-    bodies = _find_bodies(stains.dab - floor, brown, cores > 0, settings, mpp)
-    return grow_labels(_add_labels(cores, bodies), settings.growth_um / mpp)
+    rings = _find_rings(brown, settings, mpp) if compartment != "cell" else _name(np.zeros(shape, bool))
+    inside, signal = _mark(rings, shape), np.empty_like(blue)
+    around, close = (np.asarray(cv2.dilate(inside, _disc(reach)), np.uint8) for reach in (growth_px, 1))
+    _take_walls(blue, brown, around, close, np.float32(settings.ring_od), np.float32(_LEAK), signal)
+    cores = _add(rings, _find_nuclei(signal, settings, mpp), inside)
+    known = _mark(cores, shape)
+    bodies = _find_bodies(stains.dab - floor, brown, known, settings, mpp)
+    return _grow(_add(cores, bodies, known), shape, growth_px)
 
 
 @Compiled
 def _take_walls(
-    blue: FloatImage, brown: FloatImage, around: Bytes, close: Bytes, ring_od: np.float32, leak: np.float32
-) -> FloatImage:
+    blue: FloatImage,
+    brown: FloatImage,
+    around: Bytes,
+    close: Bytes,
+    ring_od: np.float32,
+    leak: np.float32,
+    signal: FloatImage,
+) -> None:
     """Haematoxylin without what DAB leaks into it; nothing close to rings, and in their walls around."""
-    signal = np.zeros_like(blue)
     for y in range(blue.shape[0]):
         for x in range(blue.shape[1]):
             tint = brown[y, x]
             left = blue[y, x] - leak * (tint if tint > 0 else np.float32(0))
             wall = (close[y, x] != 0) | ((around[y, x] != 0) & (tint > ring_od))
             signal[y, x] = np.float32(0) if wall else left
-    return signal
 
 
 def find_cells_of_field(
@@ -128,23 +142,24 @@ def find_cells_of_field(
     ndarray of int32, shape of `stains.dab`
         Labels 1 to n of cells, 0 elsewhere.
     """
-    box = frame_mask(inside, _AROUND_FIELD_UM / stains.mpp, _GRID_PX)
-    found = find_cells(crop_stains(stains, box), settings, compartment)
-    labels = np.zeros(stains.dab.shape, np.int32)
-    labels[box] = _drop_cut(found, box, stains.dab.shape)
-    return labels
+    shape, box = stains.dab.shape, frame_mask(inside, _AROUND_FIELD_UM / stains.mpp, _GRID_PX)
+    part = crop_stains(stains, box)
+    at, owner = _drop_cut(_find_pieces(part, settings, compartment), part.dab.shape, box, shape)
+    place = box[0].start * shape[1] + box[1].start
+    return _paint(Pieces(_widen(at, part.dab.shape[1], shape[1]) + place, owner), shape)
 
 
-def _drop_cut(labels: Labels, box: tuple[slice, slice], shape: tuple[int, ...]) -> Labels:
-    """Labels that the sides of a box do not cut, numbered anew; what the image itself cuts stays."""
-    keep = np.ones(int(labels.max(initial=0)) + 1, bool)
-    for part, rows, size in zip(box, (labels, labels.T), shape, strict=True):
+def _drop_cut(
+    pieces: Pieces, size: tuple[int, ...], box: tuple[slice, slice], shape: tuple[int, ...]
+) -> Pieces:
+    """Pieces that the sides of a box do not cut, numbered anew; what the image itself cuts stays."""
+    keep = np.ones(int(pieces.owner.max(initial=0)) + 1, bool)
+    for part, along, end, whole in zip(box, divmod(pieces.at, size[1]), size, shape, strict=True):
         if part.start > 0:
-            keep[rows[:1]] = False
-        if part.stop < size:
-            keep[rows[-1:]] = False
-    keep[0] = False
-    return _keep_labels(labels, np.flatnonzero(labels != 0), keep)
+            keep[pieces.owner[along == 0]] = False
+        if part.stop < whole:
+            keep[pieces.owner[along == end - 1]] = False
+    return _keep(pieces, keep)
 
 
 def subtract_background(
@@ -191,7 +206,7 @@ def subtract_background(
     small = open_by_disc(np.asarray(small, np.float32), 2 * max(1, round(radius_um / (mpp * step))) + 1)
     small = np.maximum(small, np.float32(floor))
     background = cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(smooth - background, np.float32)
+    return np.asarray(np.subtract(smooth, background, out=background), np.float32)
 
 
 def grow_labels(labels: Labels, radius_px: float) -> Labels:
@@ -213,136 +228,195 @@ def grow_labels(labels: Labels, radius_px: float) -> Labels:
     >>> grow_labels(np.array([[0, 0, 3, 0, 0, 0, 7]], np.int32), 1.0)
     array([[0, 3, 3, 3, 0, 7, 7]], dtype=int32)
     """
-    known = (labels != 0).view(np.uint8)
+    return _paint(_grow(_list_places(labels), labels.shape, radius_px), labels.shape)
+
+
+def _grow(pieces: Pieces, shape: tuple[int, ...], radius_px: float) -> Pieces:
+    known, width = _mark(pieces, shape), shape[1] + 4
     # No step of a path is longer than its cost: what lies outside the square is out of reach.
-    side = 2 * int(radius_px) + 1
-    around = cv2.dilate(known, np.ones((side, side), np.uint8)) if labels.size else known
-    near = np.flatnonzero((around != known).ravel())
+    around = cv2.dilate(known, _square(int(radius_px))) if known.size else known
+    near = np.flatnonzero(around > known)
+    cost, owner = (np.full((shape[0] + 4) * width, value, np.int32) for value in (_FAR, 0))
     # Two pixels of frame are out of reach.
-    size = (labels.shape[0] + 4, labels.shape[1] + 4)
-    grown, owner, cost = labels.copy(), np.zeros(size, np.int32), np.full(size, _FAR, np.int32)
-    owner[2:-2, 2:-2] = labels
-    cost[2:-2, 2:-2][known.view(bool)] = 0
-    limit = int(np.float32(radius_px) * _HEAD_ON)
-    _spread(cost.ravel(), owner.ravel(), near, size[1], limit, grown.ravel())
-    return grown
+    frame = 2 * width + 2
+    places = _widen(pieces.at, shape[1], width) + frame
+    cost[places], owner[places] = 0, pieces.owner
+    places = _widen(near, shape[1], width) + frame
+    _spread(cost, owner, places, _list_steps(width))
+    reached = cost[places] <= int(np.float32(radius_px) * _HEAD_ON)
+    return _join(pieces, Pieces(near[reached], owner[places[reached]]))
+
+
+def _widen(at: Places, columns: int, width: int) -> Places:
+    """Places of an image in one that has more columns."""
+    return at + at // columns * (width - columns)
+
+
+def _list_steps(width: int) -> Places:
+    """Steps to neighbours that were passed before, going row by row."""
+    double = 2 * width
+    return -np.array([0, double + 1, double - 1, width + 2, width + 1, width, width - 1, width - 2, 1])
 
 
 @Compiled
-def _spread(
-    cost: Labels, owner: Labels, near: npt.NDArray[np.int64], width: int, limit: int, grown: Labels
-) -> None:
-    """Give places, in order, the label to which a path costs least, if no more than the limit.
+def _spread(cost: Labels, owner: Labels, places: Places, steps: Places) -> None:
+    """Give places, in order, the owner to which a path costs least, and its cost.
 
     Costs and their order are those of `cv2.distanceTransformWithLabels` by 5 x 5 neighbours, forward then
     backward (Borgefors 1986), which goes over the whole image.
     """
-    columns = width - 4
-    for at in near:
-        _ask_neighbours(cost, owner, at + 4 * (at // columns) + 2 * width + 2, width, 1)
-    for at in near[::-1]:
-        _ask_neighbours(cost, owner, at + 4 * (at // columns) + 2 * width + 2, -width, -1)
-    for at in near:
-        place = at + 4 * (at // columns) + 2 * width + 2
-        if cost[place] <= limit:
-            grown[at] = owner[place]
+    for place in places:
+        _ask_neighbours(cost, owner, place, steps, 1)
+    for place in places[::-1]:
+        _ask_neighbours(cost, owner, place, steps, -1)
 
 
 @Compiled
-def _ask_neighbours(cost: Labels, owner: Labels, place: int, row: int, step: int) -> None:
-    """Go by way of the neighbour, of those already passed, by which it costs least."""
-    best = cost[place], place
-    best = _choose_cheaper(best, cost, place - 2 * row - step, _KNIGHT)
-    best = _choose_cheaper(best, cost, place - 2 * row + step, _KNIGHT)
-    best = _choose_cheaper(best, cost, place - row - 2 * step, _KNIGHT)
-    best = _choose_cheaper(best, cost, place - row - step, _DIAGONAL)
-    best = _choose_cheaper(best, cost, place - row, _HEAD_ON)
-    best = _choose_cheaper(best, cost, place - row + step, _DIAGONAL)
-    best = _choose_cheaper(best, cost, place - row + 2 * step, _KNIGHT)
-    best = _choose_cheaper(best, cost, place - step, _HEAD_ON)
-    cost[place], owner[place] = best[0], owner[best[1]]
+def _ask_neighbours(cost: Labels, owner: Labels, place: int, steps: Places, side: int) -> None:
+    """Go by way of the neighbour, of those already passed, by which it costs least, the first if alike."""
+    best = np.int64(cost[place]) << 4
+    for way in range(1, 9):
+        passed = np.uint64(place + side * steps[way])
+        best = min(best, (cost[passed] + _COSTS[way]) << 4 | way)
+    cost[place], owner[place] = best >> 4, owner[place + side * steps[best & 15]]
 
 
-@Compiled
-def _choose_cheaper(best: tuple[int, int], cost: Labels, place: int, more: int) -> tuple[int, int]:
-    now = cost[np.uint64(place)] + np.int32(more)
-    return (now, place) if now < best[0] else best
-
-
-def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Labels:
+def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Pieces:
     smooth = cv2.GaussianBlur(signal, (0, 0), _SEED_UM / mpp)
-    peak = cv2.dilate(smooth, _square(_REACH_UM / mpp))
-    mask = smooth > np.maximum(settings.nucleus_od, _PEAK_SHARE * peak)
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    distance = cv2.GaussianBlur(distance, (0, 0), _SEED_UM / mpp)
-    top = mask & (distance >= cv2.dilate(distance, _square(_NEAR_UM / mpp)))
-    seeds = cv2.connectedComponents(top.astype(np.uint8))[1]
-    parts = part_clumps(-distance, np.asarray(seeds, np.int32), mask)
+    least = cv2.dilate(smooth, _square(_REACH_UM / mpp))
+    np.maximum(np.multiply(least, _PEAK_SHARE, out=least), settings.nucleus_od, out=least)
+    at = np.flatnonzero(smooth > least)
+    depth = cv2.GaussianBlur(_measure_depth(at, signal.shape), (0, 0), _SEED_UM / mpp)
+    is_top = np.zeros(len(at), bool)
+    _find_tops(np.asarray(depth, np.float32), at, _reach(_NEAR_UM / mpp), is_top)
+    seeds = np.zeros(len(at), np.int32)
+    seeds[is_top] = name_pieces(at[is_top], signal.shape[1], sides=8)
+    heights = np.asarray(-depth.ravel()[at], np.float32)
+    parts = Pieces(at, part_places(at, signal.shape, heights, seeds))
     return _keep_sizes(parts, settings.min_nucleus_um2, settings.max_nucleus_um2, mpp)
 
 
-def _find_rings(brown: FloatImage, settings: CellSettings, mpp: float) -> Labels:
+def _measure_depth(at: Places, shape: tuple[int, ...]) -> FloatImage:
+    """How far it is out of a mask, given where it is true, as `cv2.distanceTransform` by 5 x 5 neighbours."""
+    depth = np.zeros((shape[0] + 4, shape[1] + 4), np.float32)
+    for frame in (depth[:2], depth[-2:], depth[:, :2], depth[:, -2:]):
+        frame[:] = np.inf
+    width = depth.shape[1]
+    places = _widen(at, shape[1], width) + 2 * width + 2
+    depth.ravel()[places] = _FAR
+    _deepen(depth.ravel(), places, _list_steps(width))
+    return depth[2:-2, 2:-2]
+
+
+@Compiled
+def _deepen(depth: FloatImage, places: Places, steps: Places) -> None:
+    for side in (1, -1):
+        for place in places[::side]:
+            for way in range(1, 9):
+                passed = depth[np.uint64(place + side * steps[way])] + _LENGTHS[way]
+                depth[place] = min(depth[place], passed)
+
+
+@Compiled
+def _find_tops(depth: FloatImage, at: Places, reach: int, is_top: Mask) -> None:
+    """Find the places around which nothing is deeper; most have a deeper one beside them."""
+    for index in range(len(at)):
+        y, x = at[index] // depth.shape[1], at[index] % depth.shape[1]
+        is_top[index] = _is_deepest(depth, y, x, 1) and _is_deepest(depth, y, x, reach)
+
+
+@Compiled
+def _is_deepest(depth: FloatImage, y: int, x: int, reach: int) -> bool:
+    for row in range(max(y - reach, 0), min(y + reach + 1, depth.shape[0])):
+        for column in range(max(x - reach, 0), min(x + reach + 1, depth.shape[1])):
+            if depth[row, column] > depth[y, x]:
+                return False
+    return True
+
+
+def _find_rings(brown: FloatImage, settings: CellSettings, mpp: float) -> Pieces:
     """Insides of rings, closed or with a gap of up to two pixels."""
     levels = [step * settings.ring_od for step in _RING_STEPS]
     inside = fill_rings(brown, levels, _MIN_HOLE_UM2, settings.max_nucleus_um2, mpp**2)
-    return _keep_sizes(_label(inside), _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
+    return _keep_sizes(_name(inside.view(bool)), _MIN_CORE_UM2, settings.max_nucleus_um2, mpp)
 
 
 def _find_bodies(
-    dab: FloatImage, brown: FloatImage, known: Mask, settings: CellSettings, mpp: float
-) -> Labels:
+    dab: FloatImage, brown: FloatImage, known: Bytes, settings: CellSettings, mpp: float
+) -> Pieces:
     """Cores of brown bodies that hold no other core: what growing will bring back is taken off.
 
     The body is cut out of DAB itself, so that it includes the whole of a brown fiber, which is then
     too large or, on the mean, not above its background.
     """
-    solid = (cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp) > settings.ring_od).astype(np.uint8)
-    cores = _label(np.asarray(cv2.erode(solid, _disc(settings.growth_um / mpp)), np.uint8))
-    grown = cv2.dilate(known.astype(np.uint8), _disc(settings.growth_um / mpp))
-    at = np.flatnonzero(cores != 0)
-    owner = cores.ravel()[at]
-    keep = np.bincount(owner, brown.ravel()[at]) > _BODY_STEP * settings.ring_od * np.bincount(owner)
-    keep &= np.bincount(owner, grown.ravel()[at]) == 0
+    solid = cv2.GaussianBlur(dab, (0, 0), _NOISE_UM / mpp) > settings.ring_od
+    around = _disc(settings.growth_um / mpp)
+    cores = _name(cv2.erode(solid.view(np.uint8), around).view(bool))
+    browns, grown = (image.ravel()[cores.at] for image in (brown, cv2.dilate(known, around)))
+    keep = np.bincount(cores.owner, browns) > _BODY_STEP * settings.ring_od * np.bincount(cores.owner)
+    keep &= np.bincount(cores.owner, grown) == 0
     # A body must have room for a nucleus: precipitate has not.
     return _keep_sizes(cores, settings.min_nucleus_um2, settings.max_nucleus_um2, mpp, keep)
 
 
-def _label(mask: Bytes) -> Labels:
-    return np.asarray(cv2.connectedComponents(mask, connectivity=4)[1], np.int32)
+def _name(mask: Mask) -> Pieces:
+    at = np.flatnonzero(mask)
+    return Pieces(at, name_pieces(at, mask.shape[1]))
 
 
-def _add_labels(first: Labels, second: Labels) -> Labels:
-    """Both, the first on top, the second numbered on."""
-    both, at = first.copy(), np.flatnonzero(second != 0)
-    at = at[first.ravel()[at] == 0]
-    both.ravel()[at] = second.ravel()[at] + int(first.max(initial=0))
-    return both
+def _list_places(labels: Labels) -> Pieces:
+    at = np.flatnonzero(labels != 0)
+    return Pieces(at, labels.ravel()[at])
+
+
+def _paint(pieces: Pieces, shape: tuple[int, ...]) -> Labels:
+    labels = np.zeros(shape, np.int32)
+    labels.ravel()[pieces.at] = pieces.owner
+    return labels
+
+
+def _mark(pieces: Pieces, shape: tuple[int, ...]) -> Bytes:
+    mask = np.zeros(shape, np.uint8)
+    mask.ravel()[pieces.at] = 1
+    return mask
+
+
+def _add(first: Pieces, second: Pieces, known: Bytes) -> Pieces:
+    """Both, the first, which are known, on top, the second numbered on."""
+    free = known.ravel()[second.at] == 0
+    owner = second.owner[free] + first.owner.max(initial=0)
+    return _join(first, Pieces(second.at[free], owner))
+
+
+def _join(first: Pieces, second: Pieces) -> Pieces:
+    return Pieces(np.concatenate([first.at, second.at]), np.concatenate([first.owner, second.owner]))
 
 
 def _keep_sizes(
-    labels: Labels, low_um2: float, high_um2: float, mpp: float, keep: Mask | bool = True
-) -> Labels:
-    """Labels of fitting area, numbered anew."""
-    at = np.flatnonzero(labels != 0)
-    owner = labels.ravel()[at]
-    area_um2 = np.bincount(owner) * mpp**2
-    keep = keep & (area_um2 >= low_um2) & (area_um2 <= high_um2)
-    return _keep_labels(labels, at, keep)
+    pieces: Pieces, low_um2: float, high_um2: float, mpp: float, keep: Mask | bool = True
+) -> Pieces:
+    """Pieces of fitting area, numbered anew."""
+    area_um2 = np.bincount(pieces.owner) * mpp**2
+    return _keep(pieces, keep & (area_um2 >= low_um2) & (area_um2 <= high_um2))
 
 
-def _keep_labels(labels: Labels, at: npt.NDArray[np.int64], keep: Mask) -> Labels:
-    """Labels that are kept, numbered anew; `at` is where there are any."""
-    names = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    kept = np.zeros_like(labels)
-    kept.ravel()[at] = names[labels.ravel()[at]]
-    return kept
+def _keep(pieces: Pieces, keep: Mask) -> Pieces:
+    """Pieces that are kept, numbered anew; number 0 is none."""
+    keep[:1] = False
+    names = np.where(keep, np.cumsum(keep, dtype=np.int32), 0)[pieces.owner]
+    kept = names > 0
+    return Pieces(pieces.at[kept], names[kept])
 
 
 def _disc(radius_px: float) -> Bytes:
-    side = 2 * max(1, round(radius_px)) + 1
+    side = 2 * _reach(radius_px) + 1
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
 def _square(radius_px: float) -> Bytes:
-    side = 2 * max(1, round(radius_px)) + 1
+    side = 2 * _reach(radius_px) + 1
     return np.ones((side, side), np.uint8)
+
+
+def _reach(radius_px: float) -> int:
+    return max(1, round(radius_px))

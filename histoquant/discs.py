@@ -48,33 +48,32 @@ def open_by_disc(image: FloatImage, width: int) -> FloatImage:
     """
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     halves = disc.sum(axis=1, dtype=np.int64) // 2
-    lowest = _find_lowest(_turn_bits(np.ascontiguousarray(image, np.float32).view(np.int32)), halves)
-    highest = ~_find_lowest(~lowest, halves)
-    return np.asarray(_turn_bits(highest).view(np.float32))
+    lowest = _find_lowest(np.ascontiguousarray(image, np.float32).view(np.int32), halves, np.int32(0))
+    return np.asarray(_find_lowest(lowest, halves, np.int32(-1)).view(np.float32))
 
 
-def _find_lowest(image: Keys, halves: Ints) -> Keys:
-    """Lowest value within a disc, given half the width of its rows; beyond the border there is none."""
+def _find_lowest(image: Keys, halves: Ints, turn: np.int32) -> Keys:
+    """Lowest value within a disc, given half the width of its rows, by a turn of -1 the highest.
+
+    Values are bits of floats; beyond the border there are none.
+    """
     lowest = np.full(image.shape, _NONE, np.int32)
     lines = np.full((2, image.shape[1] + 2 * int(halves.max())), _NONE, np.int32)
-    _lower_all(image, halves, np.unique(halves), lines, lowest)
+    _lower_all(image, halves, np.unique(halves), turn, lines, lowest)
     return lowest
 
 
-def _turn_bits(bits: Keys) -> Keys:
-    """Whole numbers that sort as floats do, and back: the lowest of those is found by vectors."""
-    return np.asarray(bits ^ ((bits >> 31) & 0x7FFFFFFF), np.int32)
-
-
 @Compiled
-def _lower_all(image: Keys, halves: Ints, widths: Ints, lines: Keys, lowest: Keys) -> None:
+def _lower_all(image: Keys, halves: Ints, widths: Ints, turn: np.int32, lines: Keys, lowest: Keys) -> None:
     """Let every row lower those above and below by what is lowest in rows of the disc; lines are for work."""
     rows, columns = image.shape
     most = widths[-1]
     for row in range(rows):
         line, spare, reach = lines[0], lines[1], 0
         for column in range(len(line)):
-            line[column] = image[row, column - most] if most <= column < most + columns else _NONE
+            line[column] = _NONE
+        for column in range(columns):
+            line[most + column] = _rank(image[row, column]) ^ turn
         for half in widths:
             while reach < half:
                 step = min(half - reach, 2 * reach + 1)
@@ -84,6 +83,15 @@ def _lower_all(image: Keys, halves: Ints, widths: Ints, lines: Keys, lowest: Key
                 under = row + at - len(halves) // 2
                 if halves[at] == half and 0 <= under < rows:
                     _lower(lowest[under], line[most : most + columns])
+    for row in range(rows):
+        for column in range(columns):
+            lowest[row, column] = _rank(lowest[row, column] ^ turn)
+
+
+@Compiled
+def _rank(bits: np.int32) -> np.int32:
+    """A whole number that sorts as the float of these bits, and back: vectors find the lowest of those."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
 @Compiled

@@ -50,8 +50,7 @@ def fill_rings(
     # In a frame of open ground no step leads out of an array.
     heights, thick, inside = np.zeros((3, brown.shape[0] + 2, brown.shape[1] + 2), np.uint8)
     if brown.size:
-        for level in levels:
-            heights[1:-1, 1:-1] += brown > np.float32(level)
+        _count_levels(brown, np.array(levels, np.float32), heights)
         thick[1:-1, 1:-1] = cv2.dilate(heights[1:-1, 1:-1], np.ones((3, 3), np.uint8))
         areas = (float(min_area), float(max_area), float(pixel_area))
         for walls, around in ((heights, 0), (thick, 1)):
@@ -59,6 +58,15 @@ def fill_rings(
             flat = walls.ravel(), heights.ravel(), inside.ravel()
             _fill_holes(*flat, walls.shape[1], around, areas, seen, crossed)
     return np.asarray(inside[1:-1, 1:-1])
+
+
+@Compiled
+def _count_levels(brown: FloatImage, levels: FloatImage, heights: Bytes) -> None:
+    """Count the levels that each pixel is above."""
+    for y in range(brown.shape[0]):
+        for level in levels:
+            for x in range(brown.shape[1]):
+                heights[y + 1, x + 1] += np.uint8(brown[y, x] > level)
 
 
 @Compiled

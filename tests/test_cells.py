@@ -6,13 +6,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from histoquant.cells import _take_walls, find_cells, find_cells_of_field, grow_labels, subtract_background
+from histoquant.cells import (
+    _find_tops,
+    _measure_depth,
+    _take_walls,
+    find_cells,
+    find_cells_of_field,
+    grow_labels,
+    subtract_background,
+)
 from histoquant.protocol import CellSettings
 from histoquant.stains import Stains
 
 MPP = 0.5
 SHAPE = (120, 120)
 SETTINGS = CellSettings()
+MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
 def blank():
@@ -114,8 +123,27 @@ def test_walls_of_rings_hold_no_haematoxylin(densities, masks):
     (blue, brown), (around, close) = densities, masks
     walls = (close > 0) | ((around > 0) & (brown > np.float32(0.2)))
     expected = np.where(walls, 0, blue - np.float32(0.25) * np.maximum(brown, 0))
-    found = _take_walls(blue, brown, around, close, np.float32(0.2), np.float32(0.25))
+    found = np.empty_like(blue)
+    _take_walls(blue, brown, around, close, np.float32(0.2), np.float32(0.25), found)
     np.testing.assert_array_equal(found, expected)
+
+
+@given(MASKS)
+def test_depth_is_the_distance_of_opencv(mask):
+    """Which adds up whole numbers of 16 bits on some machines."""
+    expected = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    at = np.flatnonzero(np.pad(mask, 1))
+    found = _measure_depth(at, (mask.shape[0] + 2, mask.shape[1] + 2))[1:-1, 1:-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@given(MASKS, st.integers(0, 99), st.integers(1, 4))
+def test_a_top_has_nothing_higher_around(mask, seed, reach):
+    depth = np.random.default_rng(seed).integers(0, 6, mask.shape).astype(np.float32)
+    highest = cv2.dilate(depth, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    found = np.zeros(mask.sum(), bool)
+    _find_tops(depth, np.flatnonzero(mask), reach, found)
+    np.testing.assert_array_equal(found, (depth >= highest)[mask])
 
 
 def test_stains_are_not_changed_and_the_result_repeats():

@@ -1,6 +1,7 @@
 from heapq import heapify, heappop, heappush
 from itertools import count
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from histoquant.clumps import find_wholes, list_wholes, part_clumps
+from histoquant.clumps import find_wholes, list_wholes, name_pieces, part_clumps, part_places
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 HEIGHTS = st.sampled_from(np.float32([-np.inf, -2, -0.5, -0.0, 0.0, 0.5, 2, np.inf]))
@@ -75,6 +76,27 @@ def test_low_clumps_of_one_seed_are_its_own(shape: tuple[int, int], seed: int, l
     assert np.array_equal(part_clumps(height, seeds, mask, low), watershed(height, known, mask=mask))
 
 
+@given(SHAPES, st.integers(0, 999), st.floats(0, 1))
+def test_places_are_parted_as_their_mask(shape: tuple[int, int], seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    height = rng.integers(0, 9, shape).astype(np.float32)
+    seeds, mask = draw_seeds(shape, rng), rng.random(shape) < share
+    at = np.flatnonzero(mask)
+    parted = part_places(at, shape, height.ravel()[at], seeds.ravel()[at])
+    assert parted.dtype == np.int32
+    assert np.array_equal(parted, part_clumps(height, seeds, mask)[mask])
+
+
+@given(SHAPES, st.integers(0, 999), st.floats(0, 1), st.sampled_from([4, 8]))
+def test_pieces_are_numbered_as_by_opencv(
+    shape: tuple[int, int], seed: int, share: float, sides: int
+) -> None:
+    mask = np.random.default_rng(seed).random(shape) < share
+    names = name_pieces(np.flatnonzero(mask), shape[1], sides)
+    assert names.dtype == np.int32
+    assert np.array_equal(names, cv2.connectedComponents(mask.astype(np.uint8), connectivity=sides)[1][mask])
+
+
 def test_a_large_mask_is_flooded_to_its_end() -> None:
     rng = np.random.default_rng(1)
     height = rng.permutation(720 * 400).reshape(720, 400).astype(np.float32)
@@ -104,6 +126,9 @@ def test_nothing_to_part_is_nothing() -> None:
 def test_no_pixel_is_nothing(shape: tuple[int, int]) -> None:
     empty = np.zeros(shape, np.int32)
     assert part_clumps(empty.astype(np.float32), empty, empty > 0).shape == shape
+    nowhere = np.flatnonzero(empty)
+    assert part_places(nowhere, shape, nowhere.astype(np.float32), empty.ravel()).size == 0
+    assert name_pieces(nowhere, shape[1]).size == 0
     assert list(list_wholes(empty)) == []
 
 
