@@ -297,17 +297,13 @@ def prepare_input(stains: Stains) -> FloatImage:
         Sides are multiples of 16, padded by reflection at the right and the lower border.
     """
     scale = stains.mpp / INPUT_MPP
-    images = [_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual)]
-    rows, columns = images[0].shape
-    down, across = (_reflect(side, -(-side // (2 * STRIDE)) * 2 * STRIDE) for side in (rows, columns))
-    folded = np.empty((len(images) + 1, 2, 2, len(down) // 2, len(across) // 2), np.float32)
-    for image, parts in zip(images, folded, strict=False):
-        _fold_softly(np.ascontiguousarray(image), down, across, parts)
-    density = np.empty((len(down), len(across)), np.float32)
-    np.add(images[0], images[1], out=density[:rows, :columns])
-    density[:rows, columns:] = density[:rows, across[columns:]]
-    density[rows:] = density[down[rows:]]
-    _fold_normally(density, *_measure_surroundings(density), folded[-1])
+    h, d, r = (_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual))
+    down, across = (_reflect(side, -(-side // (2 * STRIDE)) * 2 * STRIDE) for side in h.shape)
+    folded = np.empty((CHANNELS // 4, 2, 2, len(down) // 2, len(across) // 2), np.float32)
+    blocks = np.zeros((len(down) // 4, len(across) // 4), np.float32)
+    lines = np.empty((4, len(across)), np.float32)
+    _fold(h, d, r, down, across, lines, folded, blocks)
+    _normalise(folded[-1], *_measure_surroundings(blocks / np.float32(16)), lines)
     return folded.reshape(CHANNELS, *folded.shape[3:])
 
 
@@ -317,17 +313,37 @@ def _reflect(side: int, padded: int) -> Longs:
 
 
 @Compiled
-def _fold_softly(image: FloatImage, down: Longs, across: Longs, folded: FloatImage) -> None:
-    """Soften an image and give its pixels to four images: by row, then by column of blocks of 2 x 2."""
-    whole = image.shape[1] // 2
+def _fold(
+    h: FloatImage,
+    d: FloatImage,
+    r: FloatImage,
+    down: Longs,
+    across: Longs,
+    lines: FloatImage,
+    folded: FloatImage,
+    blocks: FloatImage,
+) -> None:
+    """Give softened stains and the sum of two, line by line, to four images each: pixels of blocks of 2 x 2.
+
+    The sum is added up in blocks of 4 x 4 too, in the order of `cv2.resize`.
+    """
     for row in range(len(down)):
-        line = image[down[row]]
-        for column in (0, 1):
-            part = folded[row % 2, column, row // 2]
-            for at in range(whole):
-                part[at] = _soften(line[2 * at + column])
-            for at in range(whole, len(part)):
-                part[at] = _soften(line[across[2 * at + column]])
+        source, width = down[row], h.shape[1]
+        for at in range(width):
+            lines[0, at] = _soften(h[source, at])
+            lines[1, at] = _soften(d[source, at])
+            lines[2, at] = _soften(r[source, at])
+            lines[3, at] = h[source, at] + d[source, at]
+        for image in range(4):
+            for at in range(width, len(across)):
+                lines[image, at] = lines[image, across[at]]
+            for column in (0, 1):
+                part = folded[image, row % 2, column, row // 2]
+                for at in range(len(part)):
+                    part[at] = lines[image, 2 * at + column]
+        sums, block = lines[3], blocks[row // 4]
+        for at in range(len(block)):
+            block[at] += sums[4 * at] + sums[4 * at + 1] + sums[4 * at + 2] + sums[4 * at + 3]
 
 
 @Compiled
@@ -337,35 +353,46 @@ def _soften(density: np.float32) -> np.float32:
 
 
 @Compiled
-def _fold_normally(density: FloatImage, mean: FloatImage, spread: FloatImage, folded: FloatImage) -> None:
-    """Density relative to its surroundings in units of their contrast, -4 to 4, folded as the stains are."""
+def _normalise(density: FloatImage, mean: FloatImage, spread: FloatImage, lines: FloatImage) -> None:
+    """Make folded density relative to its surroundings in units of their contrast, -4 to 4.
+
+    Each fourth row is given of mean and contrast, which are interpolated on `lines`.
+    """
     most = np.float32(4)
-    for row in range(len(density)):
+    for row in range(2 * density.shape[2]):
+        above, share = (row - 2) // 4, ((row - 2) % 4 + 0.5) / 4
+        one, other = max(above, 0), min(above + 1, len(mean) - 1)
+        for at in range(lines.shape[1]):
+            lines[0, at] = _interpolate(mean[one, at], mean[other, at], share)
+            lines[1, at] = _interpolate(spread[one, at], spread[other, at], share)
         for column in (0, 1):
-            part = folded[row % 2, column, row // 2]
+            part = density[row % 2, column, row // 2]
             for at in range(len(part)):
                 place = 2 * at + column
-                normal = (density[row, place] - mean[row, place]) / spread[row, place]
-                part[at] = min(max(normal, -most), most)
+                part[at] = min(max((part[at] - lines[0, place]) / lines[1, place], -most), most)
+
+
+@Compiled
+def _interpolate(one: np.float32, other: np.float32, share: float) -> np.float32:
+    """Rounded once, as OpenCV does it."""
+    return np.float32(one + share * (other - one))
 
 
 def _resize(image: FloatImage, scale: float) -> FloatImage:
-    if np.isclose(scale, 1.0, rtol=1e-6):
-        return image
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=how), np.float32)
+    if not np.isclose(scale, 1.0, rtol=1e-6):
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=how), np.float32)
+    return np.ascontiguousarray(image)
 
 
 def _measure_surroundings(density: FloatImage) -> tuple[FloatImage, FloatImage]:
-    """Mean and contrast around each pixel, nuclei left out of both."""
-    rows, columns = density.shape
-    small = cv2.resize(density, (columns // 4, rows // 4), interpolation=cv2.INTER_AREA)
+    """Mean and contrast around each pixel, nuclei left out of both, at four times the width."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    ground = cv2.morphologyEx(small, cv2.MORPH_OPEN, disc)
+    ground = cv2.morphologyEx(density, cv2.MORPH_OPEN, disc)
     mean = cv2.blur(ground, (65, 65), borderType=cv2.BORDER_REFLECT)
     # Running sums may end a rounding error below 0.
     square = cv2.blur(np.square(ground - mean), (65, 65), borderType=cv2.BORDER_REFLECT)
-    spread = np.sqrt(np.maximum(square, 0))
-    spread = 2 * (spread + _LEAST_CONTRAST_OD)
-    mean, spread = (cv2.resize(i, (columns, rows), interpolation=cv2.INTER_LINEAR) for i in (mean, spread))
+    spread = 2 * (np.sqrt(np.maximum(square, 0)) + _LEAST_CONTRAST_OD)
+    size = 4 * density.shape[1], len(density)
+    mean, spread = (cv2.resize(i, size, interpolation=cv2.INTER_LINEAR) for i in (mean, spread))
     return np.asarray(mean, np.float32), np.asarray(spread, np.float32)
