@@ -36,9 +36,11 @@ def count_field(objects: pd.DataFrame) -> Row:
     >>> count_field(objects)["cells_per_fiber"]
     0.5
     """
-    fiber, cell = objects["kind"].eq("fiber"), objects["kind"].eq("cell")
-    counted, positive = _equals(objects["counted"], True), _equals(objects["positive"], True)
-    straddling = _equals(objects["straddling"], True)
+    fiber, cell = (objects["kind"].eq(kind).to_numpy(bool) for kind in ("fiber", "cell"))
+    # What is missing is not true.
+    counted, positive, straddling = (
+        objects[name].to_numpy(bool, na_value=False) for name in ("counted", "positive", "straddling")
+    )
     fibers, cells = int((fiber & counted).sum()), int((cell & positive & counted).sum())
     return {
         "fibers": fibers,
@@ -137,11 +139,6 @@ def bootstrap_mean(
     tail = (1 - settings.confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _equals(column: pd.Series[Any], value: bool) -> pd.Series[bool]:
-    """True where the value is the one given; a missing value equals nothing."""
-    return column.eq(value).fillna(False).astype(bool)
 
 
 def judge_section(fields: pd.DataFrame, fields_asked: int) -> str:

@@ -140,10 +140,10 @@ def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series
     -------
     Series of bool
     """
-    hidden = objects["kind"].eq("cell") & ~objects["nucleus"].astype("boolean").fillna(True).astype(bool)
+    hidden = objects["kind"].eq("cell") & ~objects["nucleus"].to_numpy(bool, na_value=True)
     along = objects["kind"].eq("fiber")
     # Who asks about cells alone need not read the reasons.
-    along &= objects["reason"].str.contains(LONGITUDINAL) if "reason" in objects else False
+    along &= objects["reason"].str.contains(LONGITUDINAL, regex=False) if "reason" in objects else False
     return ~along if marker.count_without_nucleus else ~along & ~hidden
 
 

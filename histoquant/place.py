@@ -11,6 +11,7 @@ import numpy.typing as npt
 from histoquant.compiled import Compiled
 from histoquant.distances import look_around
 from histoquant.feret import measure_feret, measure_spans
+from histoquant.geometry import frame_mask
 from histoquant.pixels import Pixels
 from histoquant.protocol import CellSettings
 from histoquant.ranks import find_median
@@ -199,29 +200,35 @@ def find_lumens(fibers: Labels, cells: Labels, stains: Stains, settings: CellSet
     ndarray of bool, shape (rows, columns)
     """
     found = np.zeros(fibers.shape, bool)
-    density = np.asarray(
-        cv2.GaussianBlur(stains.haematoxylin + stains.dab, (0, 0), _NOISE_UM / stains.mpp), np.float32
-    )
+    both = cv2.add(stains.haematoxylin, stains.dab)
+    density = np.asarray(cv2.GaussianBlur(both, (0, 0), _NOISE_UM / stains.mpp), np.float32)
     some = np.s_[::2, ::2]
-    in_fibers = density[some][fibers[some] > 0]
+    in_fibers = np.ascontiguousarray(density[some])[fibers[some] > 0]
     if not in_fibers.size:
         return found
     clear = np.float32(_CLEAR) * np.float32(find_median(in_fibers))
-    ground = _find_ground(fibers[some], cells[some], density[some], clear)
+    hollow = density < clear
+    if not hollow.any():
+        return found
+    # Little is clear: of the rest, only walls around it are looked at.
+    near = frame_mask(hollow, _WALL_UM[1] / stains.mpp + 1)
+    hollow = hollow[near] & (fibers[near] == 0)
+    parts = cv2.connectedComponents(hollow.view(np.uint8), connectivity=4)[1]
+    spans = list_spans(parts)
+    fitting = _choose_sizes(spans, parts.shape, stains.mpp, settings)
+    ground = _find_ground(fibers[some], cells[some], density[some], clear) if fitting.size else hollow[:0]
     if not ground.any():
         return found
     between = find_median(density[some][ground])
-    hollow = (density < clear) & (fibers == 0)
-    parts = cv2.connectedComponents(hollow.view(np.uint8), connectivity=4)[1]
-    spans = list_spans(parts)
+    fibers, cells, density = fibers[near], cells[near], density[near]
     boxes = spans.frame()
-    for at in _choose_sizes(spans, fibers.shape, stains.mpp, settings):
+    for at in fitting:
         box = _widen(boxes[at], _WALL_UM[1] / stains.mpp)
         lumen = parts[box] == spans.labels[at]
         if _is_compact(lumen):
             ground = _find_ground(fibers[box], cells[box], density[box], clear)
             if _has_wall(lumen, density[box], ground, fibers[box], between, stains.mpp):
-                found[box] |= lumen
+                found[near][box] |= lumen
     return found
 
 

@@ -120,18 +120,27 @@ def _find_spans(labels: Labels) -> Ints:
                 for part in range(4):
                     wider[at, part] = found[at, part]
             found = wider
-        before = 0
-        for column in range(labels.shape[1]):
-            value = labels[row, column]
-            if value == 0:
-                before = 0
-                continue
-            if value != before:
-                before = value
-                found[count, 0], found[count, 1], found[count, 2] = value, row, column
+        own, column = labels[row], 0
+        while column < len(own):
+            value, first = own[column], column
+            while column + 8 <= len(own) and _goes_on(own, column, value):
+                column += 8
+            while column < len(own) and own[column] == value:
+                column += 1
+            if value != 0:
+                found[count, 0], found[count, 1] = value, row
+                found[count, 2], found[count, 3] = first, column - 1
                 count += 1
-            found[count - 1, 3] = column
     return found[:count]
+
+
+@Compiled
+def _goes_on(row: Labels, column: int, value: int) -> Any:
+    """Whether the next eight pixels are all of one value: looked at together, by vectors."""
+    other = row[np.uint64(column)] ^ value
+    for step in range(1, 8):
+        other |= row[np.uint64(column + step)] ^ value
+    return other == 0
 
 
 @Compiled
