@@ -48,8 +48,10 @@ def unmix_pixels(pixels: Pixels, tables: FloatImage, unmix: FloatImage, scale: f
     size = [round(side * scale) for side in pixels.shape[:2]]
     whole = scale > 1 or np.isclose(round(1 / scale) * scale, 1.0, rtol=1e-9)
     if scale == 0.5 and pixels.size and not any(side % 2 for side in pixels.shape[:2]):
-        three = _make_three(size)
-        _halve(pixels, tables, unmix, *three)
+        three, total = _make_three(size), np.empty((3, size[1]), np.float32)
+        quarters = tables * np.float32(0.25)
+        pairs = quarters[:, :, None] + quarters[:, None, :]
+        _halve(pixels, quarters, pairs, unmix, total, *three)
         return three
     if whole or size == list(pixels.shape[:2]):
         return _resize(pixels, tables, unmix, scale)
@@ -102,31 +104,29 @@ def _resize_channel(channel: Pixels, table: FloatImage, scale: float) -> FloatIm
 
 @Compiled
 def _halve(
-    pixels: Pixels, tables: FloatImage, unmix: FloatImage, h: FloatImage, d: FloatImage, r: FloatImage
+    pixels: Pixels,
+    quarters: FloatImage,
+    pairs: FloatImage,
+    unmix: FloatImage,
+    total: FloatImage,
+    h: FloatImage,
+    d: FloatImage,
+    r: FloatImage,
 ) -> None:
-    """A scale of 1/2 and even sides."""
-    rows, columns = h.shape
-    for y in range(rows):
+    """A scale of 1/2 and even sides, given a quarter of each density, and of those of two pixels together."""
+    columns = h.shape[1]
+    for y in range(len(h)):
         top, low = pixels[2 * y], pixels[2 * y + 1]
         for x in range(columns):
-            # As cv2.resize sums, which takes four columns at once and what is left one by one.
-            paired = x < columns - columns % 4
-            red = _average_quad(tables[0], top, low, x, 0, paired)
-            green = _average_quad(tables[1], top, low, x, 1, paired)
-            blue = _average_quad(tables[2], top, low, x, 2, paired)
-            h[y, x] = red * unmix[0, 0] + green * unmix[1, 0] + blue * unmix[2, 0]
-            d[y, x] = red * unmix[0, 1] + green * unmix[1, 1] + blue * unmix[2, 1]
-            r[y, x] = red * unmix[0, 2] + green * unmix[1, 2] + blue * unmix[2, 2]
-
-
-@Compiled
-def _average_quad(
-    table: FloatImage, top: Pixels, low: Pixels, x: int, channel: int, paired: bool
-) -> np.float32:
-    a, b = table[top[2 * x, channel]], table[top[2 * x + 1, channel]]
-    c, d = table[low[2 * x, channel]], table[low[2 * x + 1, channel]]
-    total: np.float32 = (a + b) + (c + d) if paired else ((a + b) + c) + d
-    return total * np.float32(0.25)
+            for c in range(3):
+                upper = pairs[c, top[2 * x, c], top[2 * x + 1, c]]
+                total[c, x] = upper + pairs[c, low[2 * x, c], low[2 * x + 1, c]]
+        # As cv2.resize sums, which takes four columns at once and what is left one by one.
+        for x in range(columns - columns % 4, columns):
+            for c in range(3):
+                upper = pairs[c, top[2 * x, c], top[2 * x + 1, c]]
+                total[c, x] = upper + quarters[c, low[2 * x, c]] + quarters[c, low[2 * x + 1, c]]
+        _unmix_row(total, unmix, h[y], d[y], r[y])
 
 
 @Compiled

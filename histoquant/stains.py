@@ -197,10 +197,10 @@ def measure_spill(stains: Stains, limit: float = 0.6) -> float:
     float
         0 where there are too few nuclei to say.
     """
-    every = np.s_[::2, ::2]
-    blue, brown = (image[every] - find_median(image[every]) for image in (stains.haematoxylin, stains.dab))
-    dark = blue > _DARK_OD
-    ratios = brown[dark] / blue[dark]
+    blue, brown = (image[::2, ::2].ravel() for image in (stains.haematoxylin, stains.dab))
+    blue = blue - find_median(blue)
+    dark = np.flatnonzero(blue > _DARK_OD)
+    ratios = (brown[dark] - find_median(brown)) / blue[dark]
     counts, edges = np.histogram(ratios, np.linspace(-limit, limit, round(2 * limit / _RATIO_STEP) + 1))
     if counts.sum() * stains.mpp**2 * 4 < _MIN_NUCLEI_UM2:
         return 0.0
