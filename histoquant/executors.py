@@ -30,7 +30,7 @@ _PATIENCE_S = 120.0
 _LOOK_AGAIN_S = 1.0
 _FORK_AGAIN_S = 0.2
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEEP_BYTES, _LARGE_BYTES = 1 << 30, 1 << 25
+_KEEP_BYTES, _LARGE_BYTES = 1 << 30, 1 << 26
 
 
 def _choose_start() -> Any:
@@ -216,7 +216,7 @@ def calm_threads() -> None:
 
 
 def keep_memory() -> None:
-    """Let freed images of up to 32 MB stay with the process, where the C library is glibc.
+    """Let freed images of up to 64 MB stay with the process, where the C library is glibc.
 
     Pages that were given back must be made anew for each image, which takes as long as many a step on it.
     Larger ones are given back: holes of their size would add up.
@@ -225,7 +225,8 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library
         return
-    mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    if not mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES):  # before 2.35 it keeps no more than half of that
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES // 2)
     mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
 
