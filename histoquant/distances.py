@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from histoquant.compiled import Compiled
 
-Labels = npt.NDArray[np.int32]
 FloatImage = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -46,52 +45,13 @@ def draw_disc(radius_px: float) -> Bytes:
     return (cv2.distanceTransform(free, cv2.DIST_L2, 5) <= radius_px).view(np.uint8)
 
 
-def look_beside(labels: Labels, rows: Ints, columns: Ints) -> tuple[Mask, Mask]:
-    """Look at the four neighbours of pixels; beyond the image's border there are none.
-
-    Parameters
-    ----------
-    labels : ndarray of int32, shape (rows, columns)
-        0 is background.
-    rows, columns : ndarray of int64, shape (pixels,)
-        Pixels of labels.
-
-    Returns
-    -------
-    inner, touching : ndarray of bool, shape (pixels,)
-        With nothing else than their own label beside them; with another label.
-
-    Examples
-    --------
-    >>> inner, touching = look_beside(np.int32([[4, 4, 4, 7, 0]]), np.zeros(4, int), np.arange(4))
-    >>> inner.astype(int), touching.astype(int)
-    (array([1, 1, 0, 0]), array([0, 0, 1, 1]))
-    """
-    inner, touching = np.empty(len(rows), bool), np.empty(len(rows), bool)
-    _look_beside(np.ascontiguousarray(labels), rows, columns, inner, touching)
-    return inner, touching
-
-
-@Compiled
-def _look_beside(labels: Labels, rows: Ints, columns: Ints, inner: Mask, touching: Mask) -> None:
-    down, right = labels.shape[0] - 1, labels.shape[1] - 1
-    for at in range(len(rows)):
-        row, column = rows[at], columns[at]
-        own = labels[row, column]
-        above, below = labels[max(row - 1, 0), column], labels[min(row + 1, down), column]
-        before, behind = labels[row, max(column - 1, 0)], labels[row, min(column + 1, right)]
-        inner[at] = (above == own) & (below == own) & (before == own) & (behind == own)
-        other = ((above != own) & (above != 0)) | ((below != own) & (below != 0))
-        touching[at] = other | ((before != own) & (before != 0)) | ((behind != own) & (behind != 0))
-
-
 def measure_depth(inner: Mask, rows: Ints, columns: Ints) -> FloatImage:
     """Measure the distance of pixels of labels to the outside of their label.
 
     Parameters
     ----------
     inner : ndarray of bool, shape (pixels,)
-        Whether a pixel has nothing else beside it, see `look_beside`.
+        Whether a pixel has nothing but its own label beside it.
     rows, columns : ndarray of int64, shape (pixels,)
         All pixels of all labels, row by row.
 

@@ -29,7 +29,6 @@ Mask = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.object_]
 Columns = dict[str, npt.NDArray[Any]]
 Shades = npt.NDArray[np.float32]
-Near = tuple[Shades, Shades, Any]
 
 _AROUND_CELLS_UM = 40.0
 _GRID_PX = 8
@@ -202,7 +201,7 @@ def locate_cells(labels: Labels, fibers: Labels, mpp: float, settings: CellSetti
         not known (`perimysial` instead), nor what is positive (in a fiber, `internal` unless it is crowded).
     """
     spans = list_spans(labels)
-    pixels = list_pixels(spans, labels)
+    pixels = list_pixels(spans, labels, (slice(0, labels.shape[0]), slice(0, labels.shape[1])))
     nuclei = pixels.fill(pixels.depth * mpp > settings.growth_um)
     marked, lumens = np.zeros(len(spans.labels), bool), np.zeros(labels.shape, bool)
     perimysial = find_perimysial(fibers, pixels.centers, mpp, settings)
@@ -219,33 +218,39 @@ def _average_dab(pixels: Pixels, stains: Stains, inner: Mask, marker: MarkerSett
 def _measure_medians(spans: Spans, cells: Labels, dab: FloatImage) -> Floats:
     """Median DAB outside cells; every fourth pixel of a fiber of some size tells it well enough."""
     area = spans.count()
-    stop = np.cumsum(area)
+    start = np.cumsum(area) - area
+    values, end = np.empty(int(area.sum()), np.float32), start.copy()
     images = np.ascontiguousarray(cells), np.ascontiguousarray(dab)
-    values, filled = _gather_free(*images, spans.index, spans.rows, spans.first, spans.last, area)
+    _gather_free(*images, spans.index, spans.rows, spans.first, spans.last, area, values, end)
     medians = np.full(len(area), np.nan)
-    for at in np.flatnonzero(filled).tolist():
-        medians[at] = _take_median(values[stop[at] - area[at] :][: filled[at]])
+    for at in np.flatnonzero(end > start).tolist():
+        medians[at] = _take_median(values[start[at] : end[at]])
     return medians
 
 
 @Compiled
 def _gather_free(
-    cells: Labels, dab: Shades, index: Ints, rows: Ints, first: Ints, last: Ints, area: Ints
-) -> tuple[Shades, Ints]:
-    """DAB outside cells of each label, one after the other, and how many values each has in its place."""
-    values, start = np.empty(area.sum(), np.float32), np.cumsum(area) - area
-    count = np.zeros(len(area), np.int64)
+    cells: Labels,
+    dab: Shades,
+    index: Ints,
+    rows: Ints,
+    first: Ints,
+    last: Ints,
+    area: Ints,
+    values: Shades,
+    end: Ints,
+) -> None:
+    """Put DAB outside cells of each label behind what it has in `values`, and move its end there."""
     for at in range(len(index)):
         label, row = index[at], rows[at]
         step = 1 if area[label] < _SMALL_PX else 2
         if row % step:
             continue
-        free = start[label] + count[label]
+        free = end[label]
         for column in range(first[at] + first[at] % step, last[at] + 1, step):
             values[free] = dab[row, column]
             free += cells[row, column] == 0
-        count[label] = free - start[label]
-    return values, count
+        end[label] = free
 
 
 def _take_median(values: FloatImage) -> float:
@@ -329,57 +334,42 @@ def _subtract_surroundings(
     """DAB of the pixels above the level (mean + 1 SD) of what surrounds the cells."""
     values = np.take(smooth, pixels.places)
     # Levels are smooth: every second pixel tells them.
-    half = np.ascontiguousarray(smooth[::2, ::2])
-    known, between_fibers = (labels[::2, ::2] != 0).view(np.uint8), fibers[::2, ::2] == 0
+    half, coarse = np.ascontiguousarray(smooth[::2, ::2]), np.ascontiguousarray(fibers[::2, ::2])
+    known = (labels[::2, ::2] != 0).view(np.uint8)
     outside = np.asarray(cv2.dilate(known, draw_disc(_AWAY_UM / (2 * mpp))) == 0)
     if not outside.any():
         return values
-    around = _rate_surroundings(half, outside, pixels, 2 * mpp)
-    between = _rate_surroundings(half, outside & between_fibers, pixels, 2 * mpp)
-    of_fiber = _rate_fibers(half, outside, fibers)
-    fiber = np.take(fibers, pixels.places)
+    fiber, at = np.take(fibers, pixels.places), (pixels.rows >> 1) * half.shape[1] + (pixels.columns >> 1)
+    around = _rate_surroundings(half, outside, at, 2 * mpp)
+    between = _rate_surroundings(half, outside & (coarse == 0), at, 2 * mpp)
+    of_fiber = _rate_fibers(half, outside, coarse, int(max(coarse.max(), fiber.max(initial=0))) + 1)
     level = np.where(fiber > 0, np.maximum(around, of_fiber[fiber]), np.minimum(around, between))
     owner = _find_owners(pixels, fiber)[pixels.index]
     inside = np.maximum(np.maximum(around, level), of_fiber[owner])
     return np.asarray(values - np.where(owner > 0, inside, level), np.float32)
 
 
-def _rate_surroundings(half: FloatImage, where: Mask, pixels: Pixels, mpp: float) -> FloatImage:
-    """Mean + 1 SD of DAB in `where` round every pixel of cells; `half` has every second row and column."""
+def _rate_surroundings(image: FloatImage, where: Mask, at: Ints, mpp: float) -> FloatImage:
+    """Mean + 1 SD of DAB in `where` round places of the flat image."""
+    seen, levels = np.zeros(image.size, bool), np.empty(image.size, np.float32)
+    seen[at] = True
+    places = np.flatnonzero(seen)
     weight = where.astype(np.float32)
-    tint = half * weight
-    total, first, second = (_gather_near(image, mpp) for image in (weight, tint, half * tint))
-    return _rate_pixels(total, first, second, pixels.rows, pixels.columns)
+    tint = image * weight
+    total, first, second = (_gather_near(part, places, mpp) for part in (weight, tint, image * tint))
+    total = np.maximum(total, np.float32(1e-9))
+    mean = first / total
+    levels[places] = mean + np.sqrt(np.maximum(second / total - mean * mean, 0))
+    return levels[at]
 
 
-def _gather_near(image: FloatImage, mpp: float) -> Near:
+def _gather_near(image: FloatImage, places: Ints, mpp: float) -> FloatImage:
     """Sum by nearness; where nothing is near, what is farther speaks, at last everything."""
     near = cv2.GaussianBlur(image, (0, 0), _AROUND_UM / mpp)
     coarse = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     far = cv2.resize(cv2.GaussianBlur(coarse, (0, 0), _AROUND_UM / mpp), image.shape[::-1])
-    return np.asarray(near, np.float32), np.asarray(far, np.float32), np.float32(1e-6) * image.mean()
-
-
-@Compiled
-def _rate_pixels(total: Near, first: Near, second: Near, rows: Ints, columns: Ints) -> Shades:
-    """Mean + 1 SD at pixels, of sums at half their resolution."""
-    levels = np.empty(len(rows), np.float32)
-    for at in range(len(rows)):
-        row, column = rows[at] // 2, columns[at] // 2
-        if at and row == rows[at - 1] // 2 and column == columns[at - 1] // 2:
-            levels[at] = levels[at - 1]
-            continue
-        weight = max(_look_up(total, row, column), np.float32(1e-9))
-        mean = _look_up(first, row, column) / weight
-        variance = _look_up(second, row, column) / weight - mean * mean
-        levels[at] = mean + np.sqrt(max(variance, np.float32(0)))
-    return levels
-
-
-@Compiled
-def _look_up(sums: Near, row: int, column: int) -> Any:
-    near, far, everywhere = sums
-    return near[row, column] + np.float32(3e-3) * far[row, column] + everywhere
+    sums = np.take(near, places) + np.float32(3e-3) * np.take(far, places)
+    return np.asarray(sums + np.float32(1e-6) * image.mean(), np.float32)
 
 
 def _find_owners(pixels: Pixels, fiber: Labels) -> Ints:
@@ -393,25 +383,25 @@ def _find_owners(pixels: Pixels, fiber: Labels) -> Ints:
     return owner
 
 
-def _rate_fibers(half: FloatImage, where: Mask, fibers: Labels) -> FloatImage:
+def _rate_fibers(image: FloatImage, where: Mask, fibers: Labels, number: int) -> FloatImage:
     """Mean + 1 SD of DAB in `where` by fiber label; no level for what is no fiber."""
-    count, first, second = _add_up_fibers(half, where, fibers, int(fibers.max()) + 1)
-    number = np.maximum(count, 1)
-    mean = first / number
-    spread = second / number - mean**2
+    count, first, second = _add_up_fibers(image, where, fibers, number)
+    divisor = np.maximum(count, 1)
+    mean = first / divisor
+    spread = second / divisor - mean**2
     level = mean + np.sqrt(np.maximum(spread, 0))
     return np.where(count > 0, level, -np.inf).astype(np.float32)
 
 
 @Compiled
-def _add_up_fibers(half: Shades, where: Mask, fibers: Labels, number: int) -> tuple[Ints, Floats, Floats]:
-    """Values, their sum and the sum of their squares by fiber, of every second row and column."""
+def _add_up_fibers(image: Shades, where: Mask, fibers: Labels, number: int) -> tuple[Ints, Floats, Floats]:
+    """Values, their sum and the sum of their squares by fiber."""
     count, first, second = np.zeros(number, np.int64), np.zeros(number), np.zeros(number)
-    for row in range(half.shape[0]):
-        for column in range(half.shape[1]):
-            fiber = fibers[2 * row, 2 * column]
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            fiber = fibers[row, column]
             if fiber > 0 and where[row, column]:
-                value = np.float64(half[row, column])
+                value = np.float64(image[row, column])
                 count[fiber] += 1
                 first[fiber] += value
                 second[fiber] += value * value

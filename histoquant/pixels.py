@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from histoquant.distances import look_beside, measure_depth
+from histoquant.compiled import Compiled
+from histoquant.distances import measure_depth
 from histoquant.ranks import rank_groups
 from histoquant.spans import Spans
 
@@ -69,7 +70,7 @@ class Pixels:
         return np.asarray(where | bare[self.index])
 
 
-def list_pixels(spans: Spans, labels: Labels, box: tuple[slice, slice] = np.s_[0:, 0:]) -> Pixels:
+def list_pixels(spans: Spans, labels: Labels, box: tuple[slice, slice]) -> Pixels:
     """List the pixels of all labels.
 
     Parameters
@@ -78,7 +79,7 @@ def list_pixels(spans: Spans, labels: Labels, box: tuple[slice, slice] = np.s_[0
         Of the labels.
     labels : ndarray of int32, shape (rows, columns)
         0 is background.
-    box : tuple of slice, optional
+    box : tuple of slice
         A box around all labels, in which places are given.
 
     Returns
@@ -93,10 +94,44 @@ def list_pixels(spans: Spans, labels: Labels, box: tuple[slice, slice] = np.s_[0
     >>> pixels.index.tolist(), pixels.places.tolist(), pixels.area.tolist()
     ([1, 1, 0], [0, 1, 3], [1, 2])
     """
-    index, rows, columns = spans.list_pixels()
-    inner, touching = look_beside(labels, rows, columns)
+    area, spans = spans.count(), spans.move(box)
+    flat, beside = np.empty((4, int(area.sum())), np.int64), np.empty((2, int(area.sum())), bool)
+    corner, width = (box[0].start, box[1].start), box[1].stop - box[1].start
+    runs = spans.index, spans.rows, spans.first, spans.last
+    _list(np.ascontiguousarray(labels), corner, width, runs, flat, beside)
+    index, rows, columns, places = flat
+    inner, touching = beside
     depth = measure_depth(inner, rows, columns)
-    rows, columns = rows - box[0].start, columns - box[1].start
-    places = rows * len(range(*box[1].indices(labels.shape[1]))) + columns
-    middle = spans.move(box).locate()
-    return Pixels(index, rows, columns, places, depth, touching, spans.count(), middle)
+    return Pixels(index, rows, columns, places, depth, touching, area, spans.locate())
+
+
+@Compiled
+def _list(
+    labels: Labels,
+    corner: tuple[int, int],
+    width: int,
+    runs: tuple[Ints, Ints, Ints, Ints],
+    flat: Ints,
+    beside: Mask,
+) -> None:
+    """Index, row, column and place of pixels of spans in a box of the labels, and what lies beside each."""
+    inner, touching, end = beside[0], beside[1], 0
+    for span in range(len(runs[0])):
+        index, row, first, last = runs[0][span], runs[1][span], runs[2][span], runs[3][span]
+        y, x = corner[0] + row, corner[1] + first
+        own, line = labels[y, x], labels[y]
+        above, below = labels[max(y - 1, 0)], labels[min(y + 1, len(labels) - 1)]
+        start, end = end, end + last - first + 1
+        for at in range(start, end):
+            column = first + at - start
+            flat[0, at], flat[1, at], flat[2, at], flat[3, at] = index, row, column, row * width + column
+            up, down = above[corner[1] + column], below[corner[1] + column]
+            inner[at] = (up == own) & (down == own)
+            touching[at] = ((up != own) & (up != 0)) | ((down != own) & (down != 0))
+        # Beyond the image's border there is nothing.
+        if x > 0:
+            inner[start] = False
+            touching[start] |= line[x - 1] != 0
+        if corner[1] + last + 1 < len(line):
+            inner[end - 1] = False
+            touching[end - 1] |= line[corner[1] + last + 1] != 0

@@ -103,16 +103,17 @@ def place_cells(
         The fiber that holds the center, or the nearest; 0 if there is none.
     """
     number = len(marked)
-    if not fibers.any() or not number:
+    free = fibers == 0
+    if free.all() or not number:
         return np.full(number, "endomysial", object), np.zeros(number, np.int64)
     at = pixels.centers
-    spots = _describe_cells(pixels, nuclei, fibers)
+    spots = _describe_cells(pixels, nuclei, fibers, free)
     inside = spots.share > settings.inside_share
     deep = inside.copy()
     inner = _find_inner(np.ascontiguousarray(fibers))
     depth, _ = look_around(inner, at.compress(inside, axis=1), settings.invading_depth_um / mpp)
     deep[inside] = (1 + depth) * mpp > settings.invading_depth_um
-    crowd = np.bincount(spots.fiber[deep], minlength=int(fibers.max()) + 1)[spots.fiber]
+    crowd = np.bincount(spots.fiber[deep], minlength=int(spots.fiber.max()) + 1)[spots.fiber]
     round_ = spots.flatness > _ROUND
     invading = inside & ((marked & round_) | ((crowd >= settings.invading_nuclei) & (deep | round_)))
     wide = (spots.gap * mpp > settings.touching_um) & perimysial
@@ -271,8 +272,8 @@ def _has_wall(
     return bool(density[seen].mean() > _WALL_DENSITY * between)
 
 
-def _describe_cells(pixels: Pixels, nuclei: Mask, fibers: Labels) -> _Spots:
-    gap, nearest = look_around(fibers == 0, pixels.centers, np.inf)
+def _describe_cells(pixels: Pixels, nuclei: Mask, fibers: Labels, free: Mask) -> _Spots:
+    gap, nearest = look_around(free, pixels.centers, np.inf)
     fiber = fibers.ravel()[nearest].astype(np.int64)
     index, places = pixels.index[nuclei], pixels.places[nuclei]
     share = np.bincount(index, fibers.ravel()[places] == fiber[index]) / np.bincount(index)

@@ -286,29 +286,29 @@ def test_sectors_are_those_of_the_angle_and_touch_what_their_pixels_touch(labels
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_levels_at_pixels_are_those_of_whole_images_to_the_bit(seed):
+def test_levels_round_places_are_those_of_whole_images(seed):
     random = np.random.default_rng(seed)
-    total, first, second = (
-        (*random.normal(0.1, 0.2, (2, 4, 5)).astype(np.float32), np.float32(random.normal(0, 1e-6)))
-        for _ in range(3)
+    image, where = random.normal(0.1, 0.2, (25, 40)).astype(np.float32), random.random((25, 40)) < 0.5
+    at = random.integers(0, image.size, 60)
+    level = inner._rate_surroundings(image, where, np.arange(image.size), 1.0)
+    np.testing.assert_array_equal(inner._rate_surroundings(image, where, at, 1.0), level[at])
+    # What lies near decides.
+    weight, first, second = (
+        cv2.GaussianBlur(part * where, (0, 0), 3.0) for part in (image**0, image, image**2)
     )
-    rows, columns = np.indices((7, 10)).reshape(2, -1)
-    weight, mean, square = (near + 3e-3 * far + low for near, far, low in (total, first, second))
-    mean = mean / np.maximum(weight, 1e-9)
-    level = mean + np.sqrt(np.maximum(square / np.maximum(weight, 1e-9) - mean**2, 0))
-    found = inner._rate_pixels(total, first, second, rows, columns)
-    assert found.dtype == level.dtype == np.float32
-    np.testing.assert_array_equal(found, level[rows // 2, columns // 2])
+    mean = first / weight
+    expected = (mean + np.sqrt(second / weight - mean**2)).ravel()
+    np.testing.assert_allclose(level, expected, atol=0.01)
 
 
 @given(MAPS, st.integers(0, 2**32 - 1))
-def test_levels_of_fibers_are_mean_and_spread_of_every_second_row_and_column(fibers, seed):
+def test_levels_of_fibers_are_mean_and_spread(fibers, seed):
     random = np.random.default_rng(seed)
-    half = random.normal(0, 1, fibers[::2, ::2].shape).astype(np.float32)
-    where = random.random(half.shape) < 0.7
-    level = inner._rate_fibers(half, where, fibers)
+    image = random.normal(0, 1, fibers.shape).astype(np.float32)
+    where = random.random(image.shape) < 0.7
+    level = inner._rate_fibers(image, where, fibers, fibers.max() + 1)
     assert len(level) == fibers.max() + 1
     for fiber, found in enumerate(level):
-        own = half[(fibers[::2, ::2] == fiber) & where].astype(float)
+        own = image[(fibers == fiber) & where].astype(float)
         expected = own.mean() + own.std() if fiber and own.size else -np.inf
         assert found == pytest.approx(expected, abs=1e-6)

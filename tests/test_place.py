@@ -55,7 +55,7 @@ def draw_vessel(stains: Stains, column: float, row: float, radius: float = 8.0) 
 def place_labels(
     labels: np.ndarray, nuclei: np.ndarray, marked: np.ndarray, fibers: np.ndarray, lumens: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    pixels = list_pixels(list_spans(labels), labels)
+    pixels = list_pixels(list_spans(labels), labels, np.s_[0 : labels.shape[0], 0 : labels.shape[1]])
     perimysial = find_perimysial(fibers, pixels.centers, MPP, SETTINGS)
     within = nuclei.ravel()[pixels.places]
     return place_cells(pixels, within, marked, fibers, perimysial, lumens, MPP, SETTINGS)
