@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +23,7 @@ _ONE = np.uint64(1)
 # To a compiler a plain 0 is a type of its own: what is called with it would be compiled twice.
 _ZERO = cast(int, np.int64(0))
 _FAR = 2**62
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 # A word with one bit set, times this, has the bit's place in its highest six (de Bruijn).
 _BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _PLACES = np.zeros(64, np.int64)
@@ -31,9 +33,9 @@ _PLACES[[(int(_BRUIJN) << place) % 2**64 >> 58 for place in range(64)]] = np.ara
 def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.inf) -> Labels:
     """Part a mask by watershed, which is run only where it decides something.
 
-    A clump with one seed is that seed's: clumps do not touch. So is a clump of pixels below `low`, which is
-    flooded before anything higher is. The result is that of the watershed of the whole mask, but for heights
-    that are alike and for places between two low clumps of which one has a sill inside.
+    A clump of pixels below `low` with one seed is that seed's: it is flooded before anything higher is. The
+    result is that of the watershed of the whole mask, but for heights that are alike and for places between
+    two low clumps of which one has a sill inside.
 
     Parameters
     ----------
@@ -65,16 +67,25 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     rows, columns = mask.shape
     # A rim, of which one column serves both sides, saves asking for the image's border. The state is positive
     # where something is to be flooded, 0 where not, and where there is a label it is that label's negative.
-    inside = np.zeros((rows + 2, columns + 1), bool)
-    inside[1:-1, :-1] = mask
-    state = inside.astype(np.int32)
-    _part(state.ravel(), np.flatnonzero(inside), height[mask], seeds[mask], columns + 1, low)
-    labels = np.minimum(state[1:-1, :-1], 0)
+    state = np.zeros((rows + 2, columns + 1), np.int32)
+    inner, at_seed = state[1:-1, :-1], np.flatnonzero(mask & (seeds > 0))
+    inner[:] = mask
+    state.ravel()[_space_rows(at_seed, columns) + columns + 1] = -seeds.ravel()[at_seed]
+    spans = list_spans((mask & (height < low)).astype(np.int32))
+    parent, owner = np.arange(len(spans.rows)), np.zeros(len(spans.rows), np.int32)
+    _join_touching(parent, spans.index, spans.rows, spans.first, spans.last)
+    _give(state, owner, parent, spans.rows + 1, spans.first, spans.last)
+    # What has no label, and what lies beside that.
+    near = cv2.dilate((state > 0).view(np.uint8), _CROSS).view(bool) & (state != 0)
+    _flood_places(state.ravel(), np.flatnonzero(near), height[near[1:-1, :-1]], columns + 1)
+    labels = np.minimum(inner, 0)
     return np.asarray(np.negative(labels, out=labels), np.int32)
 
 
 def part_places(at: Longs, shape: tuple[int, ...], heights: FloatImage, seeds: Ints) -> Ints:
     """Part clumps as `part_clumps` does, given where there are any: quick if they are few.
+
+    A clump with one seed is that seed's: clumps do not touch.
 
     Parameters
     ----------
@@ -100,7 +111,8 @@ def part_places(at: Longs, shape: tuple[int, ...], heights: FloatImage, seeds: I
     pitch = shape[1] + 1
     state, places = np.zeros((shape[0] + 2) * pitch, np.int32), _space_rows(at, shape[1]) + pitch
     state[places] = 1
-    _part(state, places, heights, seeds, pitch)
+    _claim(state, places, seeds, pitch)
+    _flood_places(state, places, heights, pitch)
     return np.asarray(-np.minimum(state[places], 0), np.int32)
 
 
@@ -159,25 +171,35 @@ def _join_beside(parent: Longs, places: Longs, pitch: int, reach: int) -> None:
         parent[index] = parent[parent[index]]
 
 
-def _part(
-    state: Ints, places: Longs, heights: FloatImage, seeds: Ints, pitch: int, low: float = -np.inf
-) -> None:
-    for level in (np.inf, low) if low > -np.inf else (np.inf,):
-        _claim(state, places, heights, seeds, np.float32(level), pitch)
-    entries = _list_entries(state, places, heights.view(np.int32), seeds, pitch)
+def _flood_places(state: Ints, places: Longs, heights: FloatImage, pitch: int) -> None:
+    entries = _list_entries(state, places, heights.view(np.int32), pitch)
     entries.sort()
     _flood(state, entries, (entries & np.uint64(0xFFFFFFFF)).astype(np.int32), pitch)
 
 
 @Compiled
-def _claim(state: Ints, places: Longs, heights: FloatImage, seeds: Ints, low: np.float32, pitch: int) -> None:
-    """Give each clump of what is below `low` to its seed, if it has but one."""
+def _give(state: Ints, owner: Ints, parent: Longs, rows: Longs, first: Longs, last: Longs) -> None:
+    """Give each clump of spans to its seed, if it has but one."""
+    for span in range(len(parent)):
+        line, root, begin, end = state[rows[span]], parent[span], first[span], last[span] + 1
+        least = np.int32(0)
+        for column in range(begin, end):
+            least = min(least, line[np.uint64(column)])
+        for column in range(begin, end if least < 0 else begin):
+            owner[root] = _agree(owner[root], -min(line[column], 0))
+    for span in range(len(parent)):
+        line, label = state[rows[span]], -owner[parent[span]]
+        for column in range(first[span], last[span] + 1 if label < 0 else 0):
+            line[np.uint64(column)] = label
+
+
+@Compiled
+def _claim(state: Ints, places: Longs, seeds: Ints, pitch: int) -> None:
+    """Give each clump to its seed, if it has but one."""
     parent, owner = np.zeros(len(places) + 2, np.int32), np.zeros(len(places) + 2, np.int32)
     count = 1  # names begin at 2: 1 has none
     for index in range(len(places)):
         place = places[index]
-        if state[place] < 0 or heights[index] >= low:
-            continue
         left, up = state[place - 1], state[place - pitch]
         name = max(left, up)
         if name < 2:
@@ -193,10 +215,9 @@ def _claim(state: Ints, places: Longs, heights: FloatImage, seeds: Ints, low: np
         owner[parent[name]] = _agree(owner[parent[name]], owner[name])
     for name in range(2, count + 1):
         owner[name] = owner[parent[name]]
-    for place in places:
-        if state[place] > 1:
-            seed = owner[state[place]]
-            state[place] = -seed if seed > 0 else 1
+    for index in range(len(places)):
+        seed = max(owner[state[places[index]]], seeds[index])
+        state[places[index]] = -seed if seed > 0 else 1
 
 
 @Compiled
@@ -219,13 +240,11 @@ def _join(parent: npt.NDArray[Any], one: int, other: int) -> int:
 
 
 @Compiled
-def _list_entries(state: Ints, places: Longs, bits: Ints, seeds: Ints, pitch: int) -> Words:
+def _list_entries(state: Ints, places: Longs, bits: Ints, pitch: int) -> Words:
     """List what is to be flooded and what it is flooded from: height, as a number that sorts, and place."""
     entries, count = np.empty(len(places), np.uint64), 0
     for index in range(len(places)):
         place = places[index]
-        if state[place] > 0 and seeds[index] != 0:
-            state[place] = -seeds[index]
         if state[place] > 0 or _has_open(state, place, pitch):
             # Bits of positive floats sort as whole numbers do, those of negative ones backwards; -0 is 0.
             bit = np.int64(bits[index])
@@ -351,10 +370,10 @@ def find_wholes(labels: Labels) -> Spans:
 
 
 @Compiled
-def _find_largest(parent: Longs, index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
-    """Which spans are of their object's largest piece, of the first if several are alike."""
-    count, above = len(rows), _ZERO
-    for span in range(count):
+def _join_touching(parent: Longs, index: Longs, rows: Longs, first: Longs, last: Longs) -> None:
+    """Join spans of one object that touch; what is joined has the first of them in common."""
+    above = _ZERO
+    for span in range(len(rows)):
         while rows[above] < rows[span] and (rows[above] < rows[span] - 1 or last[above] < first[span]):
             above += 1
         other = above
@@ -362,9 +381,17 @@ def _find_largest(parent: Longs, index: Longs, rows: Longs, first: Longs, last: 
             if index[other] == index[span]:
                 _join(parent, other, span)
             other += 1
+    for span in range(len(rows)):
+        parent[span] = parent[parent[span]]
+
+
+@Compiled
+def _find_largest(parent: Longs, index: Longs, rows: Longs, first: Longs, last: Longs) -> Mask:
+    """Which spans are of their object's largest piece, of the first if several are alike."""
+    _join_touching(parent, index, rows, first, last)
+    count = len(rows)
     sizes, most = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for span in range(count):
-        parent[span] = parent[parent[span]]
         sizes[parent[span]] += last[span] - first[span] + 1
     for span in range(count):
         most[index[span]] = max(most[index[span]], sizes[span])

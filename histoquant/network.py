@@ -202,7 +202,7 @@ def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Lab
                 step[other] = one
         owner = step[owner]
         pairs, lengths, sums = _join_borders(step[pairs], lengths, sums, size)
-    return owner.astype(np.int32)[pieces]
+    return owner.astype(np.int32).take(pieces)
 
 
 def _measure_borders(
@@ -266,9 +266,9 @@ def _paint(
                 area += result[rows[span], column] == 0
         if area >= least:
             for span in range(begin, end):
+                line = result[rows[span]]
                 for column in range(first[span], last[span] + 1):
-                    if result[rows[span], column] == 0:
-                        result[rows[span], column] = number
+                    line[column] = number if line[column] == 0 else line[column]
             number += 1
         begin = end
     return result
@@ -280,7 +280,8 @@ def _enlarge(labels: Labels, shape: tuple[int, ...], scale: float) -> Labels:
         np.minimum(((np.arange(new) + 0.5) * scale).astype(int), old - 1)
         for new, old in zip(shape, labels.shape, strict=True)
     )
-    return np.asarray(labels.take(rows, axis=0).take(columns, axis=1), np.int32)
+    # Columns first, while there are few rows.
+    return np.asarray(labels.take(columns, axis=1).take(rows, axis=0), np.int32)
 
 
 def prepare_input(stains: Stains) -> FloatImage:
