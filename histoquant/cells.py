@@ -12,6 +12,7 @@ from histoquant.clumps import name_pieces, part_places
 from histoquant.compiled import Compiled
 from histoquant.discs import open_by_disc
 from histoquant.geometry import frame_mask
+from histoquant.peaks import find_tops, mark_high
 from histoquant.protocol import CellSettings
 from histoquant.qupath import find_nuclei_by_laplacian
 from histoquant.ranks import find_quantile
@@ -282,13 +283,10 @@ def _ask_neighbours(cost: Labels, owner: Labels, place: int, steps: Places, side
 
 
 def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Pieces:
-    smooth = cv2.GaussianBlur(signal, (0, 0), _SEED_UM / mpp)
-    least = cv2.dilate(smooth, _square(_REACH_UM / mpp))
-    np.maximum(np.multiply(least, _PEAK_SHARE, out=least), settings.nucleus_od, out=least)
-    at = np.flatnonzero(smooth > least)
+    smooth = np.asarray(cv2.GaussianBlur(signal, (0, 0), _SEED_UM / mpp), np.float32)
+    at = np.flatnonzero(mark_high(smooth, _reach(_REACH_UM / mpp), _PEAK_SHARE, settings.nucleus_od))
     depth = cv2.GaussianBlur(_measure_depth(at, signal.shape), (0, 0), _SEED_UM / mpp)
-    is_top = np.zeros(len(at), bool)
-    _find_tops(np.asarray(depth, np.float32), at, _reach(_NEAR_UM / mpp), is_top)
+    is_top = find_tops(np.asarray(depth, np.float32), at, _reach(_NEAR_UM / mpp))
     seeds = np.zeros(len(at), np.int32)
     seeds[is_top] = name_pieces(at[is_top], signal.shape[1], sides=8)
     heights = np.asarray(-depth.ravel()[at], np.float32)
@@ -315,23 +313,6 @@ def _deepen(depth: FloatImage, places: Places, steps: Places) -> None:
             for way in range(1, 9):
                 passed = depth[np.uint64(place + side * steps[way])] + _LENGTHS[way]
                 depth[place] = min(depth[place], passed)
-
-
-@Compiled
-def _find_tops(depth: FloatImage, at: Places, reach: int, is_top: Mask) -> None:
-    """Find the places around which nothing is deeper; most have a deeper one beside them."""
-    for index in range(len(at)):
-        y, x = at[index] // depth.shape[1], at[index] % depth.shape[1]
-        is_top[index] = _is_deepest(depth, y, x, 1) and _is_deepest(depth, y, x, reach)
-
-
-@Compiled
-def _is_deepest(depth: FloatImage, y: int, x: int, reach: int) -> bool:
-    for row in range(max(y - reach, 0), min(y + reach + 1, depth.shape[0])):
-        for column in range(max(x - reach, 0), min(x + reach + 1, depth.shape[1])):
-            if depth[row, column] > depth[y, x]:
-                return False
-    return True
 
 
 def _find_rings(brown: FloatImage, settings: CellSettings, mpp: float) -> Pieces:

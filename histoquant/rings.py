@@ -55,8 +55,11 @@ def fill_rings(
         areas = (float(min_area), float(max_area), float(pixel_area))
         for walls, around in ((heights, 0), (thick, 1)):
             seen, crossed = np.zeros((2, walls.size), np.uint8)
-            flat = walls.ravel(), heights.ravel(), inside.ravel()
-            _fill_holes(*flat, walls.shape[1], around, areas, seen, crossed)
+            flat = walls.ravel()
+            # Every border has a pixel with a wall at its left, at which the walk begins.
+            starts = np.flatnonzero(flat[:-1] > flat[1:])
+            room = seen, crossed, inside.ravel()
+            _fill_holes(flat, heights.ravel(), starts, walls.shape[1], around, areas, *room)
     return np.asarray(inside[1:-1, 1:-1])
 
 
@@ -66,23 +69,24 @@ def _count_levels(brown: FloatImage, levels: FloatImage, heights: Bytes) -> None
     for y in range(brown.shape[0]):
         for level in levels:
             for x in range(brown.shape[1]):
-                heights[y + 1, x + 1] += np.uint8(brown[y, x] > level)
+                if brown[y, x] > level:
+                    heights[y + 1, x + 1] += np.uint8(1)
 
 
 @Compiled
 def _fill_holes(
     walls: Bytes,
     heights: Bytes,
-    inside: Bytes,
+    starts: npt.NDArray[np.int64],
     width: int,
     around: int,
     areas: tuple[float, float, float],
     seen: Bytes,
     crossed: Bytes,
+    inside: Bytes,
 ) -> None:
     """Fill the holes of fitting area at every level, and so far around them as heights allow."""
-    for wall in range(walls.size - 1):
-        # Every border has a pixel with a wall at its left, at which the walk begins.
+    for wall in starts:
         for level in range(walls[wall + 1], walls[wall]):
             if seen[wall] >> level & 1:
                 continue

@@ -36,7 +36,7 @@ ORDER = (
         "fibers",
         "qupath",
     ),
-    *("rings", "cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
+    *("rings", "peaks", "cells", "direction", "feret", "place", "measure", "inclusion", "counts"),
     *("tables", "objects", "stats", "sensitivity", "agreement"),
     *("edits", "revise", "review"),
     # what shows, keeps and joins

@@ -7,7 +7,6 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from histoquant.cells import (
-    _find_tops,
     _measure_depth,
     _take_walls,
     find_cells,
@@ -135,15 +134,6 @@ def test_depth_is_the_distance_of_opencv(mask):
     at = np.flatnonzero(np.pad(mask, 1))
     found = _measure_depth(at, (mask.shape[0] + 2, mask.shape[1] + 2))[1:-1, 1:-1]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
-@given(MASKS, st.integers(0, 99), st.integers(1, 4))
-def test_a_top_has_nothing_higher_around(mask, seed, reach):
-    depth = np.random.default_rng(seed).integers(0, 6, mask.shape).astype(np.float32)
-    highest = cv2.dilate(depth, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    found = np.zeros(mask.sum(), bool)
-    _find_tops(depth, np.flatnonzero(mask), reach, found)
-    np.testing.assert_array_equal(found, (depth >= highest)[mask])
 
 
 def test_stains_are_not_changed_and_the_result_repeats():
