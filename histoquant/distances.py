@@ -72,25 +72,33 @@ def measure_depth(inner: Mask, rows: Ints, columns: Ints) -> FloatImage:
     cost = np.zeros((rows.max() - top + 3, columns.max() - left + 3), np.float32)
     # Beside the box of all labels, either pixels at its sides are at the rim or the image ends.
     cost[:2], cost[-2:], cost[:, :2], cost[:, -2:] = _FAR, _FAR, _FAR, _FAR
-    width, flat = cost.shape[1], cost.ravel()
-    places = (rows - top) * width + columns - left
-    deep = places[inner]
-    flat[deep] = _FAR
-    _spread(flat, deep, width, 1)
-    _spread(flat, deep, -width, -1)
-    return np.asarray(flat[places] + np.float32(1), np.float32)
+    places, depth = (rows - top) * cost.shape[1] + columns - left, np.empty(len(rows), np.float32)
+    _deepen(cost.ravel(), places, inner, cost.shape[1], depth)
+    return depth
 
 
 @Compiled
-def _spread(cost: FloatImage, places: Ints, row: int, step: int) -> None:
-    """Go to places, in order (`step` 1) or from the last (-1), by way of the neighbour that costs least."""
+def _deepen(cost: FloatImage, places: Ints, inner: Mask, width: int, depth: FloatImage) -> None:
+    """Find what it costs to come to places, in order, from those at the rim, and add 1."""
     for at in range(len(places)):
-        place = places[at if step > 0 else len(places) - 1 - at]
-        above, left = place - row, place - step
-        knight = min(cost[above - row - step], cost[above - row + step])
-        knight = min(knight, cost[above - 2 * step], cost[above + 2 * step]) + _KNIGHT
-        diagonal = min(cost[above - step], cost[above + step]) + _DIAGONAL
-        cost[place] = min(cost[place], knight, diagonal, min(cost[above], cost[left]) + _HEAD_ON)
+        cost[places[at]] = _FAR if inner[at] else 0
+    for at in range(len(places)):
+        if inner[at]:
+            _step(cost, places[at], width, 1)
+    for at in range(len(places) - 1, -1, -1):
+        if inner[at]:
+            _step(cost, places[at], -width, -1)
+        depth[at] = cost[places[at]] + np.float32(1)
+
+
+@Compiled
+def _step(cost: FloatImage, place: int, row: int, step: int) -> None:
+    """Come to a place by way of that of the neighbours already passed by which it costs least."""
+    above, left = place - row, place - step
+    knight = min(cost[above - row - step], cost[above - row + step])
+    knight = min(knight, cost[above - 2 * step], cost[above + 2 * step]) + _KNIGHT
+    diagonal = min(cost[above - step], cost[above + step]) + _DIAGONAL
+    cost[place] = min(cost[place], knight, diagonal, min(cost[above], cost[left]) + _HEAD_ON)
 
 
 @Compiled

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 PLAUSIBLE_MPP = (0.1, 1.1)
 """Pixel sizes of light microscopy, um/px; outside, metadata is not believed (72 dpi is 352.8)."""
+_BAND_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,10 @@ def rasterize_field(
         np.flatnonzero(np.abs(at - center) <= reach)
         for at, center in ((y, field.center_y_um), (x, field.center_x_um))
     )
-    if rows.size and columns.size:
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    # By bands, whose distances stay in the processor's cache.
+    for top in range(0, rows.size if columns.size else 0, _BAND_ROWS):
+        band = rows[top : top + _BAND_ROWS]
+        box = slice(band[0], band[-1] + 1), slice(columns[0], columns[-1] + 1)
         inside[box] = contains_points(field, x[None, box[1]], y[box[0], None])
     return inside
 

@@ -161,7 +161,7 @@ def describe_cells(
         dab = _average_dab(pixels, stains, inner, marker)
         nucleus = np.ones(len(dab), bool)
     else:
-        brown = _subtract_surroundings(pixels, smooth, labels, fibers, stains.mpp)
+        brown = _subtract_surroundings(pixels, smooth, fibers, stains.mpp)
         blue = subtract_background(stains.haematoxylin, settings.background_um, stains.mpp)
         band, share = _choose_band(depth_um, inner, marker, settings)
         dab = _measure_sectors(pixels, brown, pixels.fill(band), share)
@@ -328,20 +328,20 @@ def _quantile_rows(values: Floats, share: float) -> Floats:
     return np.asarray(first + (place - low) * (ordered[rows, high] - first), float)
 
 
-def _subtract_surroundings(
-    pixels: Pixels, smooth: FloatImage, labels: Labels, fibers: Labels, mpp: float
-) -> FloatImage:
+def _subtract_surroundings(pixels: Pixels, smooth: FloatImage, fibers: Labels, mpp: float) -> FloatImage:
     """DAB of the pixels above the level (mean + 1 SD) of what surrounds the cells."""
-    values = np.take(smooth, pixels.places)
+    values, fiber = np.take(smooth, pixels.places), np.take(fibers, pixels.places)
     # Levels are smooth: every second pixel tells them.
     half, coarse = np.ascontiguousarray(smooth[::2, ::2]), np.ascontiguousarray(fibers[::2, ::2])
-    known = (labels[::2, ::2] != 0).view(np.uint8)
+    at = (pixels.rows >> 1) * half.shape[1] + (pixels.columns >> 1)
+    known = np.zeros(half.shape, np.uint8)
+    known.ravel()[at[(pixels.rows | pixels.columns) & 1 == 0]] = 1
     outside = np.asarray(cv2.dilate(known, draw_disc(_AWAY_UM / (2 * mpp))) == 0)
     if not outside.any():
         return values
-    fiber, at = np.take(fibers, pixels.places), (pixels.rows >> 1) * half.shape[1] + (pixels.columns >> 1)
-    around = _rate_surroundings(half, outside, at, 2 * mpp)
-    between = _rate_surroundings(half, outside & (coarse == 0), at, 2 * mpp)
+    places, at = _list_once(at, half.size)
+    around = _rate_surroundings(half, outside, places, 2 * mpp)[at]
+    between = _rate_surroundings(half, outside & (coarse == 0), places, 2 * mpp)[at]
     of_fiber = _rate_fibers(half, outside, coarse, int(max(coarse.max(), fiber.max(initial=0))) + 1)
     level = np.where(fiber > 0, np.maximum(around, of_fiber[fiber]), np.minimum(around, between))
     owner = _find_owners(pixels, fiber)[pixels.index]
@@ -349,18 +349,23 @@ def _subtract_surroundings(
     return np.asarray(values - np.where(owner > 0, inside, level), np.float32)
 
 
-def _rate_surroundings(image: FloatImage, where: Mask, at: Ints, mpp: float) -> FloatImage:
-    """Mean + 1 SD of DAB in `where` round places of the flat image."""
-    seen, levels = np.zeros(image.size, bool), np.empty(image.size, np.float32)
+def _list_once(at: Ints, size: int) -> tuple[Ints, Ints]:
+    """Places below a size, ascending, each once, and the number of each given one among them."""
+    seen, number = np.zeros(size, bool), np.empty(size, np.int64)
     seen[at] = True
     places = np.flatnonzero(seen)
+    number[places] = np.arange(len(places))
+    return places, number[at]
+
+
+def _rate_surroundings(image: FloatImage, where: Mask, places: Ints, mpp: float) -> FloatImage:
+    """Mean + 1 SD of DAB in `where` round places of the flat image."""
     weight = where.astype(np.float32)
     tint = image * weight
     total, first, second = (_gather_near(part, places, mpp) for part in (weight, tint, image * tint))
     total = np.maximum(total, np.float32(1e-9))
     mean = first / total
-    levels[places] = mean + np.sqrt(np.maximum(second / total - mean * mean, 0))
-    return levels[at]
+    return np.asarray(mean + np.sqrt(np.maximum(second / total - mean * mean, 0)), np.float32)
 
 
 def _gather_near(image: FloatImage, places: Ints, mpp: float) -> FloatImage:

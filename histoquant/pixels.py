@@ -66,7 +66,8 @@ class Pixels:
 
     def fill(self, where: Mask) -> Mask:
         """A label with no pixel in `where` takes all it has."""
-        bare = np.bincount(self.index[where], minlength=len(self.area)) == 0
+        bare = np.ones(len(self.area), bool)
+        bare[self.index[where]] = False
         return np.asarray(where | bare[self.index])
 
 

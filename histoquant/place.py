@@ -275,30 +275,32 @@ def _has_wall(
 def _describe_cells(pixels: Pixels, nuclei: Mask, fibers: Labels, free: Mask) -> _Spots:
     gap, nearest = look_around(free, pixels.centers, np.inf)
     fiber = fibers.ravel()[nearest].astype(np.int64)
-    index, places = pixels.index[nuclei], pixels.places[nuclei]
-    share = np.bincount(index, fibers.ravel()[places] == fiber[index]) / np.bincount(index)
     shapes = np.zeros((6, len(fiber)))
-    _measure_shapes(places, index, fibers.shape[1], shapes)
+    _measure_shapes(pixels.index, pixels.rows, pixels.columns, nuclei, shapes)
+    within = nuclei & (np.take(fibers, pixels.places) == fiber[pixels.index])
+    share = np.bincount(pixels.index[within], minlength=len(fiber)) / shapes[0]
     return _Spots(gap, fiber, share, _measure_flatness(*shapes[3:]))
 
 
 @Compiled
-def _measure_shapes(pixels: Ints, index: Ints, width: int, shapes: Floats) -> None:
+def _measure_shapes(index: Ints, rows: Ints, columns: Ints, where: Mask, shapes: Floats) -> None:
     """Put in zeros, by index: pixels, mean row and column, squares and product of the distances from both."""
-    for at in range(len(pixels)):
-        own = index[at]
-        shapes[0, own] += 1
-        shapes[1, own] += pixels[at] // width
-        shapes[2, own] += pixels[at] % width
+    for at in range(len(index)):
+        if where[at]:
+            own = index[at]
+            shapes[0, own] += 1
+            shapes[1, own] += rows[at]
+            shapes[2, own] += columns[at]
     for own in range(shapes.shape[1]):
         shapes[1, own] /= shapes[0, own]
         shapes[2, own] /= shapes[0, own]
-    for at in range(len(pixels)):
-        own = index[at]
-        down, right = pixels[at] // width - shapes[1, own], pixels[at] % width - shapes[2, own]
-        shapes[3, own] += down * down
-        shapes[4, own] += right * right
-        shapes[5, own] += down * right
+    for at in range(len(index)):
+        if where[at]:
+            own = index[at]
+            down, right = rows[at] - shapes[1, own], columns[at] - shapes[2, own]
+            shapes[3, own] += down * down
+            shapes[4, own] += right * right
+            shapes[5, own] += down * right
     for own in range(shapes.shape[1]):
         for moment in range(3, 6):
             shapes[moment, own] /= shapes[0, own]
