@@ -10,6 +10,7 @@ import pytest
 import simplejpeg
 import tifffile
 
+from histoquant import backends
 from histoquant.backends import open_backend
 from histoquant.errors import SlideError
 from histoquant.slide import open_slide
@@ -172,6 +173,20 @@ def test_damage_met_first_does_not_make_the_rest_slow(tmp_path):
     check_boxes(backend)
     assert backend._tiles._trusted == {0: True, 1: True}
     backend.close()
+
+
+def test_a_file_is_checked_once_until_it_changes(tmp_path, monkeypatch):
+    path = write_pyramid(tmp_path / "a.svs", make_rgb(500, 700), compression="jpeg")
+    asked, kind = [], backends._OpenSlideBackend
+    read_record = kind._read_record
+    monkeypatch.setattr(kind, "_read_record", lambda *args: asked.append(args) or read_record(*args))
+    for checks in (1, 1, 2):
+        if checks == 2:
+            damage(path, [80])
+        backend = open_backend(path)
+        backend.read_level(0, 30, 30, 100, 100)
+        backend.close()
+        assert len(asked) == checks
 
 
 def test_a_decoder_that_gives_other_pixels_is_not_used(tmp_path, monkeypatch):
