@@ -340,13 +340,13 @@ def _find_lowest(word: np.uint64) -> int:
     return int(_PLACES[(word & (~word + _ONE)) * _BRUIJN >> np.uint64(58)])
 
 
-def find_wholes(labels: Labels) -> Spans:
+def find_wholes(spans: Spans) -> Spans:
     """Find objects made whole: the largest 4-connected piece of each, its holes filled.
 
     Parameters
     ----------
-    labels : ndarray of int32, shape (rows, columns)
-        0 is background.
+    spans : Spans
+        Of a label map.
 
     Returns
     -------
@@ -355,11 +355,10 @@ def find_wholes(labels: Labels) -> Spans:
 
     Examples
     --------
-    >>> wholes = find_wholes(np.array([[2, 2, 2, 0, 2], [2, 0, 2, 0, 0], [2, 2, 2, 0, 0]], np.int32))
+    >>> wholes = find_wholes(list_spans(np.array([[2, 2, 2, 0, 2], [2, 0, 2, 0, 0], [2, 2, 2, 0, 0]])))
     >>> wholes.rows.tolist(), wholes.first.tolist(), wholes.last.tolist()
     ([0, 1, 2], [0, 0, 0], [2, 2, 2])
     """
-    spans = list_spans(labels)
     alone = np.arange(len(spans.rows))
     kept = np.flatnonzero(_find_largest(alone, spans.index, spans.rows, spans.first, spans.last))
     kept = kept[np.argsort(spans.index[kept], kind="stable")]
@@ -464,7 +463,8 @@ def list_wholes(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice], Mask
     ...     np.array([[2, 2, 2, 0, 2], [2, 0, 2, 0, 0], [2, 2, 2, 0, 0]], np.int32))]
     [(2, [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]])]
     """
-    boxes, wholes = list_spans(labels).frame(), find_wholes(labels)
+    spans = list_spans(labels)
+    boxes, wholes = spans.frame(), find_wholes(spans)
     ends = np.searchsorted(wholes.index, np.arange(len(boxes) + 1))
     for number, box, begin, end in zip(wholes.labels.tolist(), boxes, ends[:-1], ends[1:], strict=True):
         shape = [part.stop - part.start for part in box]

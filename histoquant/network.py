@@ -16,6 +16,7 @@ import onnxruntime
 from histoquant.clumps import find_wholes, part_clumps
 from histoquant.compiled import Compiled
 from histoquant.errors import ProtocolError
+from histoquant.spans import Spans, list_spans
 from histoquant.stains import Stains
 
 FloatImage = npt.NDArray[np.float32]
@@ -152,23 +153,23 @@ def split_fibers(maps: FloatImage, min_area_um2: float = 100.0) -> Labels:
     """
     fiber, border, distance = maps
     inside = fiber > FIBER_SHARE
-    height = cv2.GaussianBlur(distance - border, (0, 0), 1.0)
+    height = cv2.GaussianBlur(cv2.subtract(border, distance), (0, 0), 1.0)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (PEAK_UM, PEAK_UM))
-    peaks = (height >= cv2.dilate(height, disc)) & (distance > LEAST_PEAK) & inside
+    lowest = (height <= cv2.erode(height, disc)) & (distance > LEAST_PEAK) & inside
     # This algorithm numbers them as they come, row by row.
-    _, seeds = cv2.connectedComponentsWithAlgorithm(peaks.astype(np.uint8), 8, cv2.CV_32S, cv2.CCL_WU)
-    return _tidy(
-        merge_weak(part_clumps(-height, np.asarray(seeds, np.int32), inside, _SURE), border), min_area_um2
-    )
+    _, seeds = cv2.connectedComponentsWithAlgorithm(lowest.view(np.uint8), 8, cv2.CV_32S, cv2.CCL_WU)
+    pieces = list_spans(part_clumps(height, np.asarray(seeds, np.int32), inside, _SURE))
+    wholes = find_wholes(merge_weak(pieces, border))
+    return _paint(wholes.index, wholes.rows, wholes.first, wholes.last, inside.shape, min_area_um2)
 
 
-def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Labels:
+def merge_weak(pieces: Spans, border: FloatImage, least: float = BORDER) -> Spans:
     """Merge neighbours, the weakest border first, until every border's mean reaches `least`.
 
     Parameters
     ----------
-    pieces : ndarray of int32
-        Label map, 0 = background.
+    pieces : Spans
+        Of a label map.
     border : ndarray of float32
         Probability of a border.
     least : float
@@ -176,16 +177,17 @@ def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Lab
 
     Returns
     -------
-    ndarray of int32
-        A new label map.
+    Spans
+        Of what is merged, under the lowest label of it.
 
     Examples
     --------
-    >>> merge_weak(np.array([[1, 1, 2, 3]], np.int32), np.array([[0, 0, 0, 1]], np.float32))
-    array([[1, 1, 1, 3]], dtype=int32)
+    >>> merged = merge_weak(list_spans(np.array([[1, 1, 2, 3]])), np.array([[0, 0, 0, 1]], np.float32))
+    >>> merged.labels.tolist(), merged.first.tolist(), merged.last.tolist()
+    ([1, 3], [0, 3], [2, 3])
     """
-    size = int(pieces.max(initial=0)) + 1
-    pairs, lengths, sums = _measure_borders(pieces, border, size)
+    size = len(pieces.labels)
+    pairs, lengths, sums = _measure_borders(pieces, border)
     owner = np.arange(size)
     while len(pairs):
         mean = sums / lengths
@@ -202,31 +204,43 @@ def merge_weak(pieces: Labels, border: FloatImage, least: float = BORDER) -> Lab
                 step[other] = one
         owner = step[owner]
         pairs, lengths, sums = _join_borders(step[pairs], lengths, sums, size)
-    return owner.astype(np.int32).take(pieces)
+    return pieces.join(owner)
 
 
 def _measure_borders(
-    pieces: Labels, border: FloatImage, size: int
+    pieces: Spans, border: FloatImage
 ) -> tuple[Longs, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Pairs of neighbours, the length of each border and the sum of probabilities along it."""
-    pairs, strengths = _list_edges(np.ascontiguousarray(pieces), np.ascontiguousarray(border))
-    return _join_borders(pairs, np.ones(len(pairs)), strengths, size)
+    spans = pieces.index, pieces.rows, pieces.first, pieces.last
+    pairs, strengths = _list_edges(*spans, np.ascontiguousarray(border))
+    return _join_borders(pairs, np.ones(len(pairs)), strengths, len(pieces.labels))
 
 
 @Compiled
-def _list_edges(pieces: Labels, border: FloatImage) -> tuple[Longs, npt.NDArray[np.float64]]:
+def _list_edges(
+    index: Longs, rows: Longs, first: Longs, last: Longs, border: FloatImage
+) -> tuple[Longs, npt.NDArray[np.float64]]:
     """Pairs of pixels of two pieces, beside each other, then below each other, and the stronger border."""
-    rows, columns = pieces.shape
-    pairs, strengths = np.empty((2 * pieces.size, 2), np.int64), np.empty(2 * pieces.size, np.float64)
-    count = 0
-    for down, right in ((0, 1), (1, 0)):
-        for row in range(rows - down):
-            for column in range(columns - right):
-                one, other = pieces[row, column], pieces[row + down, column + right]
-                if one != other and one > 0 and other > 0:
-                    pairs[count, 0], pairs[count, 1] = one, other
-                    strengths[count] = max(border[row, column], border[row + down, column + right])
+    pairs, strengths = np.empty((2 * border.size, 2), np.int64), np.empty(2 * border.size, np.float64)
+    count = above = 0
+    for span in range(1, len(rows)):
+        row, one, other = rows[span], last[span - 1], first[span]
+        if rows[span - 1] == row and other == one + 1:
+            pairs[count, 0], pairs[count, 1] = index[span - 1], index[span]
+            strengths[count] = max(border[row, one], border[row, other])
+            count += 1
+    for span in range(len(rows)):
+        row = rows[span]
+        while rows[above] < row and (rows[above] < row - 1 or last[above] < first[span]):
+            above += 1
+        upper = above
+        while rows[upper] < row and first[upper] <= last[span]:
+            if index[upper] != index[span]:
+                for column in range(max(first[upper], first[span]), min(last[upper], last[span]) + 1):
+                    pairs[count, 0], pairs[count, 1] = index[upper], index[span]
+                    strengths[count] = max(border[row - 1, column], border[row, column])
                     count += 1
+            upper += 1
     return pairs[:count], strengths[:count]
 
 
@@ -245,17 +259,11 @@ def _join_borders(
     return np.asarray(joined, np.int64), next(weights), next(weights)
 
 
-def _tidy(labels: Labels, min_area_px: float) -> Labels:
-    """Largest piece of every fiber, holes filled; small ones left out; numbered in order."""
-    wholes = find_wholes(labels)
-    return _paint(wholes.index, wholes.rows, wholes.first, wholes.last, labels.shape, min_area_px)
-
-
 @Compiled
 def _paint(
     index: Longs, rows: Longs, first: Longs, last: Longs, shape: tuple[int, int], least: float
 ) -> Labels:
-    """Label map of objects, given span by span; what an earlier one covers is not another's."""
+    """Label map of objects, numbered in order, span by span; what an earlier one covers is not another's."""
     result, number, begin = np.zeros(shape, np.int32), np.int32(1), 0
     for end in range(1, len(index) + 1):
         if end < len(index) and index[end] == index[begin]:

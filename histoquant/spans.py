@@ -67,6 +67,17 @@ class Spans:
         down, right = (part.start for part in box)
         return replace(self, rows=self.rows - down, first=self.first - right, last=self.last - right)
 
+    def join(self, owner: Ints) -> Spans:
+        """The spans of labels some of which are one: told is the place of the label that each belongs to."""
+        names, place = np.unique(owner, return_inverse=True)
+        index, count = place[self.index], len(self.index)
+        parted = (index[1:] != index[:-1]) | (self.rows[1:] != self.rows[:-1])
+        parted |= self.first[1:] != self.last[:-1] + 1
+        begins, ends = np.append(True, parted)[:count], np.append(parted, True)[:count]
+        return Spans(
+            self.labels[names], index[begins], self.rows[begins], self.first[begins], self.last[ends]
+        )
+
     def list_pixels(self) -> tuple[Ints, Ints, Ints]:
         """Place of the label in `labels`, row and column of every pixel, row by row."""
         length = self.last - self.first + 1

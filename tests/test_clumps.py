@@ -11,6 +11,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from histoquant.clumps import find_wholes, list_wholes, name_pieces, part_clumps, part_places
+from histoquant.spans import list_spans
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 HEIGHTS = st.sampled_from(np.float32([-np.inf, -2, -0.5, -0.0, 0.0, 0.5, 2, np.inf]))
@@ -141,7 +142,7 @@ def test_objects_are_made_whole_as_one_by_one(labels: np.ndarray) -> None:
         largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
         assert np.array_equal(whole, ndimage.binary_fill_holes(largest)[box])
         assert (labels[box] == number).sum() == (labels == number).sum()
-    wholes = find_wholes(labels)
+    wholes = find_wholes(list_spans(labels))
     assert wholes.count().tolist() == [whole.sum() for _, whole in found.values()]
 
 

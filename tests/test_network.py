@@ -20,6 +20,7 @@ from histoquant.network import (
     segment_with_network,
     split_fibers,
 )
+from histoquant.spans import list_spans
 from histoquant.stains import Stains
 
 ROOT = Path(__file__).parents[1]
@@ -166,10 +167,15 @@ def test_input_is_softened_normalised_padded_and_folded(rows, columns, seed):
 @given(arrays(np.int32, (6, 7), elements=st.integers(0, 5)), st.integers(0, 1000))
 def test_merging_keeps_background_and_pieces_whole(pieces, seed):
     border = np.random.default_rng(seed).random(pieces.shape).astype(np.float32)
-    merged = merge_weak(pieces, border)
-    np.testing.assert_array_equal(merged == 0, pieces == 0)
+    merged, image = merge_weak(list_spans(pieces), border), np.zeros_like(pieces)
+    place, rows, columns = merged.list_pixels()
+    image[rows, columns] = merged.labels[place]
+    np.testing.assert_array_equal(image == 0, pieces == 0)
     for piece in np.unique(pieces):
-        assert len(np.unique(merged[pieces == piece])) == 1
+        assert len(np.unique(image[pieces == piece])) == 1
+    again = list_spans(image)
+    for name, part in vars(merged).items():
+        np.testing.assert_array_equal(part, vars(again)[name])
 
 
 @settings(max_examples=50)
@@ -183,8 +189,9 @@ def test_borders_are_measured_side_by_side(pieces, seed):
                 pair = tuple(sorted((int(pieces[row, column]), int(pieces[place]))))
                 if pair[0] > 0 and pair[0] != pair[1]:
                     measured.setdefault(pair, []).append(max(border[row, column], border[place]))
-    pairs, lengths, sums = network._measure_borders(pieces, border, 5)
-    assert list(map(tuple, pairs.tolist())) == sorted(measured)
+    spans = list_spans(pieces)
+    pairs, lengths, sums = network._measure_borders(spans, border)
+    assert list(map(tuple, spans.labels[pairs].tolist())) == sorted(measured)
     np.testing.assert_array_equal(lengths, [len(measured[pair]) for pair in sorted(measured)])
     np.testing.assert_allclose(sums, [np.sum(measured[pair], dtype=float) for pair in sorted(measured)])
 
