@@ -36,7 +36,8 @@ def count_field(objects: pd.DataFrame) -> Row:
     >>> count_field(objects)["cells_per_fiber"]
     0.5
     """
-    fiber, cell = (objects["kind"].eq(kind).to_numpy(bool) for kind in ("fiber", "cell"))
+    kind = objects["kind"].to_numpy(object)
+    fiber, cell = kind == "fiber", kind == "cell"
     # What is missing is not true.
     counted, positive, straddling = (
         objects[name].to_numpy(bool, na_value=False) for name in ("counted", "positive", "straddling")

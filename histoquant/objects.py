@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,10 +111,9 @@ def list_objects(
     columns["field"] = np.full(len(columns["label"]), number)
     named = zip(columns["kind"], columns["label"].tolist(), strict=True)
     columns["object"] = np.array([f"{number}{kind[0]}{label}" for kind, label in named], object)
-    columns["counted"] = count_half_area(columns["fraction_in_field"])
-    objects = pd.DataFrame({name: _fit(columns[name], _TYPES[name]) for name in OBJECT_COLUMNS})
-    objects["counted"] &= select_countable(objects, marker)
-    return objects
+    countable = _may_count(columns["kind"], columns["nucleus"] != np.False_, columns["reason"], marker)
+    columns["counted"] = count_half_area(columns["fraction_in_field"]) & countable
+    return pd.DataFrame({name: _fit(columns[name], _TYPES[name]) for name in OBJECT_COLUMNS})
 
 
 def _stack(parts: Sequence[Mapping[str, Column]], name: str) -> Column:
@@ -140,11 +139,16 @@ def select_countable(objects: pd.DataFrame, marker: MarkerSettings) -> pd.Series
     -------
     Series of bool
     """
-    hidden = objects["kind"].eq("cell") & ~objects["nucleus"].to_numpy(bool, na_value=True)
-    along = objects["kind"].eq("fiber")
     # Who asks about cells alone need not read the reasons.
-    along &= objects["reason"].str.contains(LONGITUDINAL, regex=False) if "reason" in objects else False
-    return ~along if marker.count_without_nucleus else ~along & ~hidden
+    reasons = objects["reason"].tolist() if "reason" in objects else [""] * len(objects)
+    nucleus = objects["nucleus"].to_numpy(bool, na_value=True)
+    return pd.Series(_may_count(objects["kind"].to_numpy(object), nucleus, reasons, marker), objects.index)
+
+
+def _may_count(kind: Column, nucleus: Mask, reasons: Iterable[Any], marker: MarkerSettings) -> Mask:
+    along = (kind == "fiber") & np.array([LONGITUDINAL in str(reason) for reason in reasons], bool)
+    hidden = (kind == "cell") & ~nucleus
+    return np.asarray(~along if marker.count_without_nucleus else ~along & ~hidden)
 
 
 def outline_objects(
