@@ -237,15 +237,16 @@ def _grow(pieces: Pieces, shape: tuple[int, ...], radius_px: float) -> Pieces:
     # No step of a path is longer than its cost: what lies outside the square is out of reach.
     around = cv2.dilate(known, _square(int(radius_px))) if known.size else known
     near = np.flatnonzero(around > known)
-    cost, owner = (np.full((shape[0] + 4) * width, value, np.int32) for value in (_FAR, 0))
-    # Two pixels of frame are out of reach.
-    frame = 2 * width + 2
-    places = _widen(pieces.at, shape[1], width) + frame
-    cost[places], owner[places] = 0, pieces.owner
-    places = _widen(near, shape[1], width) + frame
-    _spread(cost, owner, places, _list_steps(width))
-    reached = cost[places] <= int(np.float32(radius_px) * _HEAD_ON)
-    return _join(pieces, Pieces(near[reached], owner[places[reached]]))
+    count, at = len(pieces.at), np.concatenate([pieces.at, near])
+    # Costs and owners are in slots, the first of which is for all that is out of reach, as is the frame.
+    places = _widen(at, shape[1], width) + 2 * width + 2
+    slots = np.zeros((shape[0] + 4) * width, np.int32)
+    slots[places] = np.arange(1, len(at) + 1)
+    cost, owner = np.full(len(at) + 1, _FAR, np.int32), np.zeros(len(at) + 1, np.int32)
+    cost[1 : count + 1], owner[1 : count + 1] = 0, pieces.owner
+    _spread(cost, owner, slots, places[count:], _list_steps(width))
+    reached = cost[1:] <= int(np.float32(radius_px) * _HEAD_ON)
+    return Pieces(at[reached], owner[1:][reached])
 
 
 def _widen(at: Places, columns: int, width: int) -> Places:
@@ -260,26 +261,27 @@ def _list_steps(width: int) -> Places:
 
 
 @Compiled
-def _spread(cost: Labels, owner: Labels, places: Places, steps: Places) -> None:
+def _spread(cost: Labels, owner: Labels, slots: Labels, places: Places, steps: Places) -> None:
     """Give places, in order, the owner to which a path costs least, and its cost.
 
     Costs and their order are those of `cv2.distanceTransformWithLabels` by 5 x 5 neighbours, forward then
     backward (Borgefors 1986), which goes over the whole image.
     """
     for place in places:
-        _ask_neighbours(cost, owner, place, steps, 1)
+        _ask_neighbours(cost, owner, slots, place, steps, 1)
     for place in places[::-1]:
-        _ask_neighbours(cost, owner, place, steps, -1)
+        _ask_neighbours(cost, owner, slots, place, steps, -1)
 
 
 @Compiled
-def _ask_neighbours(cost: Labels, owner: Labels, place: int, steps: Places, side: int) -> None:
+def _ask_neighbours(cost: Labels, owner: Labels, slots: Labels, place: int, steps: Places, side: int) -> None:
     """Go by way of the neighbour, of those already passed, by which it costs least, the first if alike."""
-    best = np.int64(cost[place]) << 4
+    own = slots[place]
+    best = np.int64(cost[own]) << 4
     for way in range(1, 9):
-        passed = np.uint64(place + side * steps[way])
-        best = min(best, (cost[passed] + _COSTS[way]) << 4 | way)
-    cost[place], owner[place] = best >> 4, owner[place + side * steps[best & 15]]
+        passed = slots[np.uint64(place + side * steps[way])]
+        best = min(best, (cost[np.uint64(passed)] + _COSTS[way]) << 4 | way)
+    cost[own], owner[own] = best >> 4, owner[slots[place + side * steps[best & 15]]]
 
 
 def _find_nuclei(signal: FloatImage, settings: CellSettings, mpp: float) -> Pieces:

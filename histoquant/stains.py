@@ -178,8 +178,9 @@ def correct_spill(stains: Stains, shares: tuple[float, float] = (0.07, 0.6)) -> 
     if excess == 0:
         return stains
     ground = np.float32(find_median(stains.haematoxylin[::4, ::4]))
-    dab = stains.dab - np.float32(excess) * (stains.haematoxylin - ground)
-    return replace(stains, dab=dab)
+    spilt = stains.haematoxylin - ground
+    np.multiply(spilt, np.float32(excess), out=spilt)
+    return replace(stains, dab=np.subtract(stains.dab, spilt, out=spilt))
 
 
 def measure_spill(stains: Stains, limit: float = 0.6) -> float:
