@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,10 +22,15 @@ from histoquant.pipeline import FieldTask, Measured, Prepared, describe_field, m
 from histoquant.protocol import MarkerSettings, Protocol, hash_measurement
 from histoquant.results import RunFolder
 from histoquant.study import Section, Study, count_images, fingerprint_file
+from histoquant.turns import is_compiling
 
+COMPILING = "compiling loops, once on this machine"
+_LOOK_S = 0.5
 Record = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Called with the number of sections done and of all."""
+Tell = Callable[[str], None]
+"""Called with what is waited for, where that takes long."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,7 @@ def measure_sections(
     executor: Executor,
     progress: Progress,
     in_flight: int = 3,
+    tell: Tell | None = None,
 ) -> None:
     """Measure sections and store each as soon as it is finished.
 
@@ -184,6 +190,8 @@ def measure_sections(
         See `Progress`.
     in_flight : int, optional
         Sections under way at once, which bounds memory.
+    tell : callable, optional
+        See `Tell`.
 
     Raises
     ------
@@ -193,7 +201,7 @@ def measure_sections(
         The executor broke; finished sections stay.
     """
     try:
-        _measure_all(deque(works), folder, protocol, seed, executor, progress, in_flight)
+        _measure_all(deque(works), folder, protocol, seed, executor, progress, in_flight, tell)
     except BrokenExecutor as error:
         with suppress(StorageError):
             results.log_event(folder, "run_stopped", reason=str(error))
@@ -214,10 +222,12 @@ def _measure_all(
     executor: Executor,
     progress: Progress,
     in_flight: int,
+    tell: Tell | None,
 ) -> None:
     total = len(waiting)
     under_way: dict[Future[Any], tuple[_Job, FieldTask | None]] = {}
     jobs = finished = 0
+    starting = True
     progress(0, total)
     while waiting or under_way:
         while waiting and jobs < in_flight:
@@ -228,6 +238,9 @@ def _measure_all(
             # A file that is known to be absent is not waited for.
             path = None if job.work.trouble or not section.sources else section.sources[0].path
             under_way[executor.submit(attempt, prepare_section, path, section, protocol, seed)] = (job, None)
+        if starting:
+            _tell_of_compiling(under_way, folder, tell)
+            starting = False
         done, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in done:
             job, task = under_way.pop(future)
@@ -248,6 +261,18 @@ def _measure_all(
                 jobs -= 1
                 finished += 1
                 progress(finished, total)
+
+
+def _tell_of_compiling(under_way: Iterable[Future[Any]], folder: RunFolder, tell: Tell | None) -> None:
+    """Until a task is done, look whether loops are compiled, and say so once."""
+    seen = 0
+    while not wait(under_way, _LOOK_S, FIRST_COMPLETED).done:
+        seen = seen + 1 if is_compiling() else 0
+        if seen > 1:  # once may be another run that looks
+            results.log_event(folder, "compiling_loops")
+            if tell is not None:
+                tell(COMPILING)
+            return
 
 
 def _key_section(section: Section, protocol: Protocol, seed: int, segmenter: str) -> Work:

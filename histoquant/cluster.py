@@ -73,6 +73,9 @@ def _work(version: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: d
         )
     calm_threads()
     keep_memory()
+    from histoquant.warm import warm_up  # loads everything, which the program that asks need not
+
+    warm_up()
     return fn(*args, **kwargs)
 
 

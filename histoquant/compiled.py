@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -30,6 +29,9 @@ class Compiled(Generic[P, T]):
     >>> double(4)
     8
     """
+
+    lost = False
+    """Whether some function could not be kept, for want of room say."""
 
     def __init__(self, function: Callable[P, T]) -> None:
         self.plain = function
@@ -60,5 +62,7 @@ class Compiled(Generic[P, T]):
 
 def _try_to(keep: Callable[..., None], *compiled: Any) -> None:
     """Keep what is compiled unless the disk is full: it works without."""
-    with suppress(OSError):
+    try:
         keep(*compiled)
+    except OSError:
+        Compiled.lost = True

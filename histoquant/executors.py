@@ -41,7 +41,7 @@ def _choose_start() -> Any:
     if sys.platform != "linux":
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["histoquant.warm"])
+    context.set_forkserver_preload(["histoquant.preload"])
     return context
 
 
@@ -117,6 +117,8 @@ class WorkerPool(Executor):
                 try:
                     worker.start()
                     starts = 0
+                    if self._closed:  # since: loops may have been compiled meanwhile
+                        raise CancelledError
                     return worker.call(work, self._timeout_s)
                 except (EOFError, OSError):
                     if worker.starting:
@@ -208,6 +210,16 @@ def make_executor(workers: int, timeout_s: float = TIMEOUT_S) -> WorkerPool:
     return WorkerPool(workers, timeout_s, _find_memory_bytes() // workers)
 
 
+def make_ready() -> None:
+    """Make this process a worker, or what forks workers: settings, libraries, compiled loops; no thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides what Ctrl-C means
+    calm_threads()
+    keep_memory()
+    from histoquant.warm import warm_up  # loads everything, which the owner of a pool need not
+
+    warm_up()
+
+
 def calm_threads() -> None:
     """One thread per worker: workers share the cores, and sums do not depend on the thread count."""
     cv2.setNumThreads(1)
@@ -221,6 +233,8 @@ def keep_memory() -> None:
     Pages that were given back must be made anew for each image, which takes as long as many a step on it.
     Larger ones are given back: holes of their size would add up.
     """
+    # Arrow's own allocator lays claim to 1 GB, which counts where memory is limited.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library
@@ -288,9 +302,7 @@ def _is_there(path: Path) -> bool:
 
 def _serve(pipe: Connection, memory_bytes: int | None) -> None:
     """A worker's life: it ends when the other end of its pipe does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides what Ctrl-C means
-    calm_threads()
-    keep_memory()
+    make_ready()
     _limit_memory(memory_bytes)
     with suppress(OSError):
         pipe.send_bytes(b"ready")

@@ -134,8 +134,8 @@ def log_event(folder: RunFolder, event: str, **details: object) -> None:
     folder : RunFolder
         Of the run.
     event : str
-        `run_started`, `section_started`, `field_measured`, `field_failed`, `section_stored`, `run_stopped`
-        or `run_finished`.
+        `run_started`, `compiling_loops`, `section_started`, `field_measured`, `field_failed`,
+        `section_stored`, `run_stopped` or `run_finished`.
     **details
         Plain values.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from histoquant import __version__
-from histoquant.batch import Plan, Progress, measure_sections
+from histoquant.batch import Plan, Progress, Tell, measure_sections
 from histoquant.errors import StorageError
 from histoquant.protocol import Protocol
 from histoquant.publish import publish_report, publish_tables, write_run
@@ -42,6 +42,7 @@ def execute_plan(
     executor: Executor,
     progress: Progress,
     in_flight: int = 3,
+    tell: Tell | None = None,
 ) -> Outcome:
     """Measure what is planned, then write tables, statistics, run.json and report from what is stored.
 
@@ -61,6 +62,8 @@ def execute_plan(
         Called with the number of sections done and of all.
     in_flight : int, optional
         Sections under way at once.
+    tell : callable, optional
+        Called with what is waited for, where that takes long.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def execute_plan(
     write_run(out, study, protocol, seed, (started, None), plan.unavailable, waiting)
     log_event(folder, "run_started", version=__version__, seed=seed, sections=len(waiting))
     with executor:
-        measure_sections(plan.works, folder, protocol, seed, executor, progress, in_flight)
+        measure_sections(plan.works, folder, protocol, seed, executor, progress, in_flight, tell)
     sections = publish_tables(out, study, protocol, seed, plan.unavailable)
     if lost := sorted(set(waiting) - set(sections["section"])):
         raise StorageError(f"has lost {', '.join(lost)}", out, "mend the folder, then run again")

@@ -14,7 +14,8 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 ORDER = (
     # what every stage speaks in
-    *("errors", "compiled", "geometry", "ranks", "discs", "protocol", "lazy", "tiles", "backends", "sheets"),
+    *("errors", "turns"),
+    *("compiled", "geometry", "ranks", "discs", "protocol", "lazy", "tiles", "backends", "sheets"),
     # the one way through
     *(
         "study",
@@ -51,6 +52,7 @@ ORDER = (
         "compared",
         "publish",
         "executors",
+        "preload",
         "cluster",
         "batch",
         "runs",

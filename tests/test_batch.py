@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -132,3 +134,25 @@ def test_a_lost_folder_does_not_come_back_empty(tmp_path: Path) -> None:
     with SerialExecutor() as executor, pytest.raises(StorageError, match="cannot be written"):
         measure_sections(works, folder, Protocol(), 0, executor, lambda *done: None)
     assert not folder.path.exists()
+
+
+def test_who_waits_for_loops_to_be_compiled_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = make_study(tmp_path, "A", "B"), hold(tmp_path / "out")
+    works = plan_work(study, folder, Protocol(), 0).works
+    compiling = iter([False, True, True, True, False])
+    monkeypatch.setattr(batch, "_LOOK_S", 0.01)
+    monkeypatch.setattr(batch, "is_compiling", lambda: next(compiling))
+    told: list[str] = []
+
+    class Slow(SerialExecutor):
+        def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+            future: Future[None] = Future()
+            Timer(0.2, lambda: future.set_exception(HistoquantError("no slide"))).start()
+            return future
+
+    measure_sections(works, folder, Protocol(), 0, Slow(), lambda *done: None, tell=told.append)
+    assert told == ["compiling loops, once on this machine"]
+    events = [json.loads(line)["event"] for line in (folder.path / results.EVENTS).read_text().splitlines()]
+    assert events.count("compiling_loops") == 1 and next(compiling)

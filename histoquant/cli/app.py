@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError, Parameter
@@ -114,16 +115,28 @@ def complain(text: str) -> None:
     print(f"histoquant: {text}", file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class Note:
+    """What a progress bar takes: how many of how many are done, and a line above it."""
+
+    move: Callable[[int, int], None]
+    say: Callable[[str], None]
+
+    def __call__(self, done: int, total: int, /) -> None:
+        """Move the bar."""
+        self.move(done, total)
+
+
 @contextmanager
-def show_progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; what is yielded takes how many of how many are done."""
+def show_progress(what: str, quiet: bool) -> Iterator[Note]:
+    """A progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     if quiet:
-        yield lambda done, total: None
+        yield Note(lambda done, total: None, lambda line: None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield Note(lambda done, total: bar.update(task, completed=done, total=total), bar.console.print)

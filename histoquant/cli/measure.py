@@ -299,7 +299,7 @@ def measure_study(
         executor, at_once = _make_executor(*how, len(waiting) * settings.fields.count)
         with show_progress("measuring", quiet or not waiting) as note:
             sections, page = execute_plan(
-                plan, study, folder, settings, seed, executor, note, in_flight=at_once + 1
+                plan, study, folder, settings, seed, executor, note, in_flight=at_once + 1, tell=note.say
             )
     asked = sections[sections["section"].isin(only)] if only else sections
     wanting = asked[asked["status"].isin(["failed", "incomplete"])]
