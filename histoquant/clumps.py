@@ -64,22 +64,21 @@ def part_clumps(height: FloatImage, seeds: Labels, mask: Mask, low: float = -np.
     >>> part_clumps(np.zeros(mask.shape, np.float32), np.array([[0, 5, 0, 7, 0, 8, 0, 0]], np.int32), mask)
     array([[5, 5, 0, 7, 7, 8, 0, 0]], dtype=int32)
     """
-    rows, columns = mask.shape
-    # A rim, of which one column serves both sides, saves asking for the image's border. The state is positive
-    # where something is to be flooded, 0 where not, and where there is a label it is that label's negative.
-    state = np.zeros((rows + 2, columns + 1), np.int32)
-    inner, at_seed = state[1:-1, :-1], np.flatnonzero(mask & (seeds > 0))
-    inner[:] = mask
-    state.ravel()[_space_rows(at_seed, columns) + columns + 1] = -seeds.ravel()[at_seed]
+    columns = mask.shape[1]
+    # A rim, of which one column serves both sides, saves asking for the image's border. The state is negative
+    # where something is to be flooded, 0 where not, and a label where there is one.
+    rim, at_seed = ((1, 1), (0, 1)), np.flatnonzero(mask & (seeds > 0))
+    state = np.pad(np.negative(mask, dtype=np.int32), rim)
+    state.ravel()[_space_rows(at_seed, columns) + columns + 1] = seeds.ravel()[at_seed]
     spans = list_spans((mask & (height < low)).astype(np.int32))
     parent, owner = np.arange(len(spans.rows)), np.zeros(len(spans.rows), np.int32)
     _join_touching(parent, spans.index, spans.rows, spans.first, spans.last)
     _give(state, owner, parent, spans.rows + 1, spans.first, spans.last)
     # What has no label, and what lies beside that.
-    near = cv2.dilate((state > 0).view(np.uint8), _CROSS).view(bool) & (state != 0)
-    _flood_places(state.ravel(), np.flatnonzero(near), height[near[1:-1, :-1]], columns + 1)
-    labels = np.minimum(inner, 0)
-    return np.asarray(np.negative(labels, out=labels), np.int32)
+    near = cv2.dilate((state < 0).view(np.uint8), _CROSS).view(bool) & (state != 0)
+    places = np.flatnonzero(near)
+    _flood_places(state.ravel(), places, np.pad(height, rim).ravel()[places], columns + 1)
+    return np.asarray(np.maximum(state[1:-1, :-1], 0), np.int32)
 
 
 def part_places(at: Longs, shape: tuple[int, ...], heights: FloatImage, seeds: Ints) -> Ints:
@@ -110,10 +109,9 @@ def part_places(at: Longs, shape: tuple[int, ...], heights: FloatImage, seeds: I
     """
     pitch = shape[1] + 1
     state, places = np.zeros((shape[0] + 2) * pitch, np.int32), _space_rows(at, shape[1]) + pitch
-    state[places] = 1
     _claim(state, places, seeds, pitch)
     _flood_places(state, places, heights, pitch)
-    return np.asarray(-np.minimum(state[places], 0), np.int32)
+    return np.asarray(np.maximum(state[places], 0), np.int32)
 
 
 def name_pieces(at: Longs, columns: int, sides: Literal[4, 8] = 4) -> Ints:
@@ -182,42 +180,42 @@ def _give(state: Ints, owner: Ints, parent: Longs, rows: Longs, first: Longs, la
     """Give each clump of spans to its seed, if it has but one."""
     for span in range(len(parent)):
         line, root, begin, end = state[rows[span]], parent[span], first[span], last[span] + 1
-        least = np.int32(0)
+        most = np.int32(0)
         for column in range(begin, end):
-            least = min(least, line[np.uint64(column)])
-        for column in range(begin, end if least < 0 else begin):
-            owner[root] = _agree(owner[root], -min(line[column], 0))
+            most = max(most, line[np.uint64(column)])
+        for column in range(begin, end if most > 0 else begin):
+            owner[root] = _agree(owner[root], max(line[column], 0))
     for span in range(len(parent)):
-        line, label = state[rows[span]], -owner[parent[span]]
-        for column in range(first[span], last[span] + 1 if label < 0 else 0):
+        line, label = state[rows[span]], owner[parent[span]]
+        for column in range(first[span], last[span] + 1 if label > 0 else 0):
             line[np.uint64(column)] = label
 
 
 @Compiled
 def _claim(state: Ints, places: Longs, seeds: Ints, pitch: int) -> None:
     """Give each clump to its seed, if it has but one."""
-    parent, owner = np.zeros(len(places) + 2, np.int32), np.zeros(len(places) + 2, np.int32)
-    count = 1  # names begin at 2: 1 has none
+    parent, owner = np.zeros(len(places) + 1, np.int32), np.zeros(len(places) + 1, np.int32)
+    count = 0
     for index in range(len(places)):
         place = places[index]
         left, up = state[place - 1], state[place - pitch]
         name = max(left, up)
-        if name < 2:
+        if name == 0:
             count += 1
             name = parent[count] = count
-        elif left != up and min(left, up) > 1:
+        elif left != up and min(left, up) > 0:
             name = _join(parent, left, up)
         state[place] = name
         if seeds[index] != 0:
             owner[name] = _agree(owner[name], seeds[index])
-    for name in range(2, count + 1):
+    for name in range(1, count + 1):
         parent[name] = parent[parent[name]]
         owner[parent[name]] = _agree(owner[parent[name]], owner[name])
-    for name in range(2, count + 1):
+    for name in range(1, count + 1):
         owner[name] = owner[parent[name]]
     for index in range(len(places)):
         seed = max(owner[state[places[index]]], seeds[index])
-        state[places[index]] = -seed if seed > 0 else 1
+        state[places[index]] = seed if seed > 0 else -1
 
 
 @Compiled
@@ -245,7 +243,7 @@ def _list_entries(state: Ints, places: Longs, bits: Ints, pitch: int) -> Words:
     entries, count = np.empty(len(places), np.uint64), 0
     for index in range(len(places)):
         place = places[index]
-        if state[place] > 0 or _has_open(state, place, pitch):
+        if state[place] < 0 or _has_open(state, place, pitch):
             # Bits of positive floats sort as whole numbers do, those of negative ones backwards; -0 is 0.
             bit = np.int64(bits[index])
             key = ~bit if -0x80000000 < bit < 0 else bit & 0x7FFFFFFF | 0x80000000
@@ -257,7 +255,7 @@ def _list_entries(state: Ints, places: Longs, bits: Ints, pitch: int) -> Words:
 @Compiled
 def _has_open(state: Ints, place: int, pitch: int) -> bool:
     beside = (state[place - pitch], state[place - 1], state[place + 1], state[place + pitch])
-    return bool(max(beside) > 0)
+    return bool(min(beside) < 0)
 
 
 @Compiled
@@ -276,9 +274,9 @@ def _flood(state: Ints, entries: Words, places: Ints, pitch: int) -> None:
         place = places[index]
         if not _is_alike(entries, rank, index):
             rank = index
-        if state[place] > 0:
+        if state[place] < 0:
             alike = rank < index or (index + 1 < len(entries) and _is_alike(entries, rank, index + 1))
-            state[place] = (rank + 1) << 1 | alike
+            state[place] = -((rank + 1) << 1 | alike)
         else:
             _mark(bits, words, pages, _stand_behind(waiting, places, rank, place))
     while word >= 0:
@@ -287,12 +285,16 @@ def _flood(state: Ints, entries: Words, places: Ints, pitch: int) -> None:
             continue
         place = places[word << 6 | _find_lowest(bits[word])]
         bits[word] &= bits[word] - _ONE
-        for beside in (place - pitch, place - 1, place + 1, place + pitch):
-            if state[beside] > 0:
-                slot = (state[beside] >> 1) - 1
-                if state[beside] & 1:
-                    slot = _stand_behind(waiting, places, slot, beside)
-                state[beside] = state[place]
+        label = state[place]
+        for step in (-pitch, -1, 1, pitch):
+            # Signed, it would be asked each time whether it counts from the end.
+            beside = np.uint64(place + step)
+            turn = -state[beside]
+            if turn > 0:
+                slot = (turn >> 1) - 1
+                if turn & 1:
+                    slot = _stand_behind(waiting, places, slot, place + step)
+                state[beside] = label
                 _mark(bits, words, pages, slot)
                 word = min(word, slot >> 6)
 
