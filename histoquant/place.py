@@ -117,9 +117,9 @@ def place_cells(
     round_ = spots.flatness > _ROUND
     invading = inside & ((marked & round_) | ((crowd >= settings.invading_nuclei) & (deep | round_)))
     wide = (spots.gap * mpp > settings.touching_um) & perimysial
-    vessel = wide.copy()
-    away, _ = look_around(~lumens, at.compress(wide, axis=1), settings.perivascular_um / mpp)
-    vessel[wide] = away * mpp < settings.perivascular_um
+    vessel = wide & lumens.any()
+    away, _ = look_around(~lumens, at.compress(vessel, axis=1), settings.perivascular_um / mpp)
+    vessel[vessel] = away * mpp < settings.perivascular_um
     place = np.select(
         [invading, inside, vessel, wide], ["invading", "internal", "perivascular", "perimysial"], "endomysial"
     )
