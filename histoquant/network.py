@@ -270,13 +270,15 @@ def _paint(
             continue
         area = 0
         for span in range(begin, end):
+            line = result[rows[span]]
             for column in range(first[span], last[span] + 1):
-                area += result[rows[span], column] == 0
+                area += line[np.uint64(column)] == 0
         if area >= least:
             for span in range(begin, end):
                 line = result[rows[span]]
                 for column in range(first[span], last[span] + 1):
-                    line[column] = number if line[column] == 0 else line[column]
+                    before = line[np.uint64(column)]
+                    line[np.uint64(column)] = number if before == 0 else before
             number += 1
         begin = end
     return result
