@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -46,5 +47,8 @@ def is_compiling() -> bool:
 
 
 def _name_lock() -> FileLock:
+    """One for all that keep their loops in the same place: another installation compiles its own."""
     user = os.getuid() if hasattr(os, "getuid") else ""
-    return FileLock(Path(tempfile.gettempdir()) / f"histoquant-compiling-{user}.lock")
+    place = f"{Path(__file__).parent} {os.environ.get('NUMBA_CACHE_DIR')} {user}"
+    name = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"histoquant-compiling-{name}.lock")

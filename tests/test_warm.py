@@ -176,6 +176,15 @@ def test_one_compiles_and_the_others_wait(own_temporary: Path) -> None:
     assert order == ["first", "second"] and not is_compiling()
 
 
+def test_loops_kept_elsewhere_are_another_matter(
+    own_temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with take_turn():
+        assert is_compiling()
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(own_temporary / "other"))
+        assert not is_compiling()
+
+
 def test_nobody_waits_for_ever_or_without_a_place(
     own_temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
