@@ -32,6 +32,8 @@ class Compiled(Generic[P, T]):
 
     lost = False
     """Whether some function could not be kept, for want of room say."""
+    under_way = False
+    """Whether this process compiles a function now that was not kept."""
 
     def __init__(self, function: Callable[P, T]) -> None:
         self.plain = function
@@ -50,7 +52,10 @@ class Compiled(Generic[P, T]):
             function = njit(cache=True, nogil=True, error_model="numpy")(self.plain)
         except RuntimeError:  # no folder to keep it in
             return njit(nogil=True, error_model="numpy")(self.plain)
-        keep = function._cache.save_overload
+        compile_variant = function.compile
+        find, keep = function._cache.load_overload, function._cache.save_overload
+        function.compile = lambda types: _go_on_after(compile_variant, types)
+        function._cache.load_overload = lambda *wanted: _look_for(find, *wanted)
         function._cache.save_overload = lambda *compiled: _try_to(keep, *compiled)
         return function
 
@@ -58,6 +63,22 @@ class Compiled(Generic[P, T]):
     def _numba_type_(self) -> Any:
         """By which numba knows a function called from another one."""
         return self._compiled._numba_type_
+
+
+def _go_on_after(compile_variant: Callable[[Any], Any], types: Any) -> Any:
+    """Load or compile; then that of the function goes on which calls this one, if any does."""
+    before = Compiled.under_way
+    try:
+        return compile_variant(types)
+    finally:
+        Compiled.under_way = before
+
+
+def _look_for(find: Callable[..., Any], *wanted: Any) -> Any:
+    """What is kept; what is not will be compiled now."""
+    found = find(*wanted)
+    Compiled.under_way |= found is None
+    return found
 
 
 def _try_to(keep: Callable[..., None], *compiled: Any) -> None:

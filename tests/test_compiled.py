@@ -62,6 +62,18 @@ def test_a_full_disk_keeps_nothing_and_spoils_nothing(monkeypatch: pytest.Monkey
     assert inner(np.float32(3)) == 9 and tried == ["once"]
 
 
+def test_it_is_known_when_something_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it is found on disk, and no more when it is done."""
+    from numba.core.caching import FunctionCache
+
+    seen: list[bool] = []
+    inner = Compiled(_square.plain)
+    monkeypatch.setattr(FunctionCache, "load_overload", lambda *_: None)
+    monkeypatch.setattr(FunctionCache, "save_overload", lambda *_: seen.append(Compiled.under_way))
+    assert inner(np.int8(3)) == 9
+    assert seen == [True] and not Compiled.under_way
+
+
 def test_a_second_process_finds_what_the_first_has_compiled(tmp_path: Path) -> None:
     module = tmp_path / "once.py"
     lines = (

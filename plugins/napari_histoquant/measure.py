@@ -8,6 +8,8 @@ from typing import Any
 from magicgui.widgets import Container, ProgressBar, PushButton
 from qtpy.QtCore import QTimer
 
+from histoquant.batch import COMPILING
+from histoquant.compiled import Compiled
 from napari_histoquant.background import start
 from napari_histoquant.drawing import describe_drawn, find_drawn
 from napari_histoquant.layers import FIELDS
@@ -39,6 +41,7 @@ class MeasureWidget(Container):
         self.stop = PushButton(
             text="Stop", enabled=False, tooltip="After the field under way; the results are then as before."
         )
+        self.what = ""
         self.bar = ProgressBar(value=0, min=0, max=1)
         self.about = make_note()
         super().__init__(widgets=[self.go, self.stop, self.bar, self.about])
@@ -50,7 +53,8 @@ class MeasureWidget(Container):
     def _measure(self) -> None:
         drawn = find_drawn(self.viewer)
         self.measurement = Measurement(drawn)
-        self.about.value = f"measuring {drawn.section.id}: {describe_drawn(drawn)}"
+        self.what = f"measuring {drawn.section.id}: {describe_drawn(drawn)}"
+        self.about.value = self.what
         self.go.enabled, self.stop.enabled = False, True
         self.timer.start(_LOOK_MS)
         start(self.measurement.run_until_stopped, self._accept, self._finish)
@@ -64,6 +68,8 @@ class MeasureWidget(Container):
     def _show_progress(self) -> None:
         if self.measurement is not None:
             self.bar.value, self.bar.max = self.measurement.progress
+            if self.about.value in (self.what, COMPILING):  # not where it stops
+                self.about.value = COMPILING if Compiled.under_way else self.what
 
     def _accept(self, result: Result | None) -> None:
         if result is None:
@@ -79,7 +85,7 @@ class MeasureWidget(Container):
         self._show_progress()
         self.measurement = None
         self.go.enabled, self.stop.enabled = True, False
-        if self.about.value.startswith(("measuring", "stopping")):
+        if self.about.value.startswith(("measuring", "compiling", "stopping")):
             self.about.value = ""
 
 

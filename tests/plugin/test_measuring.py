@@ -19,7 +19,9 @@ from napari_histoquant.regions import EXCLUDE
 from napari_histoquant.scene import OpenSlide, find_slide
 
 from histoquant.annotations import Region
+from histoquant.batch import COMPILING
 from histoquant.cli.measure import run
+from histoquant.compiled import Compiled
 from histoquant.errors import HistoquantError, ResultsError, StorageError
 from histoquant.results import open_run
 from plugin.conftest import wait_for
@@ -153,6 +155,11 @@ def test_a_section_is_measured_in_the_background(
     assert not (tmp_path / "out" / "sections").exists()
     widget.go.native.click()
     assert not widget.go.enabled
+    for busy, said in ((True, COMPILING), (False, "measuring P01-CD19")):
+        with pytest.MonkeyPatch.context() as context:
+            context.setattr(Compiled, "under_way", busy)
+            widget._show_progress()
+            assert widget.about.value.startswith(said)
     wait_for(lambda: widget.go.enabled)
     assert widget.bar.value == widget.bar.max == 3
     assert "positive cells per fiber, mean of 2 fields" in widget.about.value
