@@ -239,7 +239,7 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library
         return
-    if not mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES):  # before 2.35 it keeps no more than half of that
+    if not mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES):  # an old one keeps no more than half of that
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES // 2)
     mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
 
