@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +23,7 @@ from histoquant.spans import Spans, list_spans
 from histoquant.stains import Stains
 
 FloatImage = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 
@@ -32,6 +36,17 @@ OUTPUTS = 3
 """Logits of fiber and of boundary, normalised distance from the boundary; more maps are left aside."""
 STRIDE = 16
 """The network's deepest pixel; sides are padded to its multiple."""
+
+
+class Steps(NamedTuple):
+    """What the bytes that enter a network stand for: a step, and which byte stands for 0."""
+
+    unit: float = 8 / 255
+    zero: int = 128
+
+
+STEPS = Steps()
+"""Those of the shipped network."""
 
 FIBER_SHARE = 0.5
 PEAK_UM = 9
@@ -68,18 +83,18 @@ def segment_with_network(stains: Stains, min_area_um2: float = 100.0, model: Pat
     shape = stains.dab.shape
     if min(shape) == 0:
         return np.zeros(shape, np.int32)
-    maps = run_network(prepare_input(stains), model)
+    maps = run_network(prepare_input(stains, find_steps(model)), model)
     rows, columns = (int(np.ceil(side * stains.mpp / (2 * INPUT_MPP))) for side in shape)
     labels = split_fibers(maps[:, :rows, :columns], min_area_um2)
     return _enlarge(labels, shape, stains.mpp / (2 * INPUT_MPP))
 
 
-def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
+def run_network(image: Bytes, model: Path | None = None) -> FloatImage:
     """Maps of the network.
 
     Parameters
     ----------
-    image : ndarray of float32, shape (16, rows, columns)
+    image : ndarray of uint8, shape (16, rows, columns)
         From `prepare_input`.
     model : Path, optional
         Another ONNX file.
@@ -94,17 +109,45 @@ def run_network(image: FloatImage, model: Path | None = None) -> FloatImage:
     ProtocolError
         The model cannot be read.
     """
-    data = _read_model(model)
-    try:
-        net = _load_network(data)
+    with _blame_on(model):
+        net = _load_network(_read_model(model))
         (maps,) = net.run(None, {net.get_inputs()[0].name: image[None]})
         maps = maps[0, :OUTPUTS]
         maps[:2] = 1 / (1 + np.exp(-maps[:2]))
-    except MemoryError:
+    return np.asarray(maps, np.float32)
+
+
+def find_steps(model: Path | None = None) -> Steps:
+    """Find what the bytes that enter a network stand for.
+
+    Parameters
+    ----------
+    model : Path, optional
+        Another ONNX file.
+
+    Returns
+    -------
+    Steps
+        From the file's metadata.
+
+    Raises
+    ------
+    ProtocolError
+        The model cannot be read, or does not say it.
+    """
+    with _blame_on(model):
+        told = _load_network(_read_model(model)).get_modelmeta().custom_metadata_map
+        return Steps(float(told["unit"]), int(told["zero"]))
+
+
+@contextmanager
+def _blame_on(model: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, ProtocolError):
         raise
     except Exception as error:  # of many kinds, which onnxruntime does not join under one
         raise ProtocolError("is no fiber network", model or MODEL, "give an ONNX file of its form") from error
-    return np.asarray(maps, np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -294,27 +337,32 @@ def _enlarge(labels: Labels, shape: tuple[int, ...], scale: float) -> Labels:
     return np.asarray(labels.take(columns, axis=1).take(rows, axis=0), np.int32)
 
 
-def prepare_input(stains: Stains) -> FloatImage:
+def prepare_input(stains: Stains, steps: Steps = STEPS) -> Bytes:
     """Make the network's input: stains at 0.5 um/px and a locally normalised sum, folded to 1 um/px.
 
     Parameters
     ----------
     stains : Stains
         At any pixel size.
+    steps : Steps, optional
+        Of the network, by `find_steps`.
 
     Returns
     -------
-    ndarray of float32, shape (16, rows, columns)
-        Sides are multiples of 16, padded by reflection at the right and the lower border.
+    ndarray of uint8, shape (16, rows, columns)
+        As `steps` say. Sides are multiples of 16, padded by reflection at the right and the
+        lower border.
     """
     scale = stains.mpp / INPUT_MPP
     h, d, r = (_resize(image, scale) for image in (stains.haematoxylin, stains.dab, stains.residual))
     down, across = (_reflect(side, -(-side // (2 * STRIDE)) * 2 * STRIDE) for side in h.shape)
-    folded = np.empty((CHANNELS // 4, 2, 2, len(down) // 2, len(across) // 2), np.float32)
+    folded = np.empty((CHANNELS // 4, 2, 2, len(down) // 2, len(across) // 2), np.uint8)
+    density = np.empty(folded.shape[1:], np.float32)
     blocks = np.zeros((len(down) // 4, len(across) // 4), np.float32)
     lines = np.empty((4, len(across)), np.float32)
-    _fold(h, d, r, down, across, lines, folded, blocks)
-    _normalise(folded[-1], *_measure_surroundings(blocks / np.float32(16)), lines)
+    unit, zero = map(np.float32, steps)
+    _fold(h, d, r, down, across, unit, zero, lines, folded, density, blocks)
+    _normalise(density, *_measure_surroundings(blocks / np.float32(16)), unit, zero, lines, folded[-1])
     return folded.reshape(CHANNELS, *folded.shape[3:])
 
 
@@ -330,8 +378,11 @@ def _fold(
     r: FloatImage,
     down: Longs,
     across: Longs,
+    unit: np.float32,
+    zero: np.float32,
     lines: FloatImage,
-    folded: FloatImage,
+    folded: Bytes,
+    density: FloatImage,
     blocks: FloatImage,
 ) -> None:
     """Give softened stains and the sum of two, line by line, to four images each: pixels of blocks of 2 x 2.
@@ -348,10 +399,14 @@ def _fold(
         for image in range(4):
             for at in range(width, len(across)):
                 lines[image, at] = lines[image, across[at]]
-            for column in (0, 1):
+        for column in (0, 1):
+            for image in range(3):
                 part = folded[image, row % 2, column, row // 2]
                 for at in range(len(part)):
-                    part[at] = lines[image, 2 * at + column]
+                    part[at] = _make_byte(lines[image, 2 * at + column], unit, zero)
+            whole = density[row % 2, column, row // 2]
+            for at in range(len(whole)):
+                whole[at] = lines[3, 2 * at + column]
         sums, block = lines[3], blocks[row // 4]
         for at in range(len(block)):
             block[at] += sums[4 * at] + sums[4 * at + 1] + sums[4 * at + 2] + sums[4 * at + 3]
@@ -364,7 +419,22 @@ def _soften(density: np.float32) -> np.float32:
 
 
 @Compiled
-def _normalise(density: FloatImage, mean: FloatImage, spread: FloatImage, lines: FloatImage) -> None:
+def _make_byte(value: np.float32, unit: np.float32, zero: np.float32) -> np.uint8:
+    """As onnxruntime rounds; what a byte cannot hold is its least or greatest."""
+    steps = np.rint(value / unit) + zero
+    return np.uint8(min(max(steps, np.float32(0)), np.float32(255)))
+
+
+@Compiled
+def _normalise(
+    density: FloatImage,
+    mean: FloatImage,
+    spread: FloatImage,
+    unit: np.float32,
+    zero: np.float32,
+    lines: FloatImage,
+    folded: Bytes,
+) -> None:
     """Make folded density relative to its surroundings in units of their contrast, -4 to 4.
 
     Each fourth row is given of mean and contrast, which are interpolated on `lines`.
@@ -377,10 +447,11 @@ def _normalise(density: FloatImage, mean: FloatImage, spread: FloatImage, lines:
             lines[0, at] = _interpolate(mean[one, at], mean[other, at], share)
             lines[1, at] = _interpolate(spread[one, at], spread[other, at], share)
         for column in (0, 1):
-            part = density[row % 2, column, row // 2]
+            part, own = density[row % 2, column, row // 2], folded[row % 2, column, row // 2]
             for at in range(len(part)):
                 place = 2 * at + column
-                part[at] = min(max((part[at] - lines[0, place]) / lines[1, place], -most), most)
+                normal = (part[at] - lines[0, place]) / lines[1, place]
+                own[at] = _make_byte(min(max(normal, -most), most), unit, zero)
 
 
 @Compiled

@@ -1,6 +1,9 @@
 """Fibers by the shipped network."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,8 @@ from skimage.measure import label
 from histoquant import network
 from histoquant.errors import ProtocolError
 from histoquant.network import (
+    Steps,
+    find_steps,
     merge_weak,
     prepare_input,
     run_network,
@@ -106,12 +111,14 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     for path in (tmp_path / "bad.onnx", tmp_path / "missing.onnx"):
         with pytest.raises(ProtocolError, match=path.name):
-            run_network(np.zeros((16, 16, 16), np.float32), path)
+            run_network(np.zeros((16, 16, 16), np.uint8), path)
+        with pytest.raises(ProtocolError, match=path.name):
+            find_steps(path)
 
 
 def test_outputs_are_those_of_the_training_framework_but_for_eight_bits():
     stored = np.load(REFERENCE)
-    maps = run_network(stored["image"].astype(np.float32))
+    maps = run_network(stored["image"])
     away = np.abs(maps - stored["maps"])
     assert away.mean() < 0.02 and away.max() < 0.1
 
@@ -150,17 +157,20 @@ def normalise(density):
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
-def test_input_is_softened_normalised_padded_and_folded(rows, columns, seed):
+@given(
+    st.integers(1, 70), st.integers(1, 70), st.integers(0, 99), st.floats(0.02, 0.05), st.integers(120, 136)
+)
+def test_input_is_softened_normalised_padded_and_folded(rows, columns, seed, unit, zero):
     rng = np.random.default_rng(seed)
     images = rng.normal(0.1, 0.3, (3, rows, columns)).astype(np.float32)
-    folded = prepare_input(Stains(*images, 0.0, 0.0, 0.5))
+    folded = prepare_input(Stains(*images, 0.0, 0.0, 0.5), Steps(unit, zero))
     padded = np.pad(images, ((0, 0), (0, -rows % 32), (0, -columns % 32)), "symmetric")
     whole = [*map(soften, padded), normalise(padded[0] + padded[1])]
-    assert folded.dtype == np.float32 and folded.shape == (16, *(side // 2 for side in whole[0].shape))
+    assert folded.dtype == np.uint8 and folded.shape == (16, *(side // 2 for side in whole[0].shape))
     for channel in range(16):
         image, row, column = channel // 4, channel // 2 % 2, channel % 2
-        np.testing.assert_array_equal(folded[channel], whole[image][row::2, column::2])
+        steps = np.rint(whole[image][row::2, column::2] / np.float32(unit)) + zero
+        np.testing.assert_array_equal(folded[channel], np.clip(steps, 0, 255))
 
 
 @settings(max_examples=50)
@@ -215,4 +225,13 @@ def test_want_of_memory_is_not_laid_on_the_model(monkeypatch):
 
     monkeypatch.setattr(network, "_load_network", fail)
     with pytest.raises(MemoryError):
-        network.run_network(np.zeros((16, 8, 8), np.float32))
+        network.run_network(np.zeros((16, 8, 8), np.uint8))
+
+
+def test_nothing_is_told_to_the_maker_of_onnxruntime(tmp_path):
+    """It would keep an id of this machine, and what it could not send yet, in the user's folder."""
+    plain = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    code = "from histoquant.network import find_steps; find_steps()"
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=plain | home, check=True)
+    assert not list(tmp_path.rglob("deviceid")) and not list(tmp_path.rglob("onnxruntime.db"))

@@ -20,8 +20,9 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from histoquant.network import CHANNELS, OUTPUTS
+from histoquant.network import CHANNELS, OUTPUTS, STEPS, Steps
 from training.quantize import INPUT, OUTPUT
+from training.tiles import value_bytes
 
 Array = npt.NDArray[Any]
 OURS = "com.microsoft"
@@ -35,6 +36,7 @@ class _Layout:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes: list[NodeProto] = []
+        self.steps = STEPS
         self.constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
         self._doubled = {node.input[0] for node in graph.node if node.op_type == "Resize"}
         ways: dict[str, Callable[[NodeProto], Any]] = {
@@ -60,8 +62,9 @@ class _Layout:
         return name
 
     def _begin(self, node: NodeProto) -> None:
-        self._add("QuantizeLinear", list(node.input), "bytes")
-        self._add("Transpose", ["bytes"], node.output[0], perm=[0, 2, 3, 1])
+        unit, zero = (self.constants[name] for name in node.input[1:])
+        self.steps = Steps(float(unit), int(zero))
+        self._add("Transpose", [INPUT], node.output[0], perm=[0, 2, 3, 1])
 
     def _convolve(self, node: NodeProto) -> None:
         how = {one.name: helper.get_attribute_value(one) for one in node.attribute} | {"channels_last": 1}
@@ -119,12 +122,14 @@ class _Layout:
         """Make the model, with the constants that are used."""
         used = {name for node in self.nodes for name in node.input}
         free = [1, CHANNELS, "rows", "columns"], [1, OUTPUTS, "rows", "columns"]
-        ends = zip((INPUT, OUTPUT), free, strict=True)
-        first, last = (helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name, sides in ends)
+        kinds = TensorProto.UINT8, TensorProto.FLOAT
+        first, last = map(helper.make_tensor_value_info, (INPUT, OUTPUT), kinds, free)
         kept = [numpy_helper.from_array(v, name) for name, v in self.constants.items() if name in used]
         graph = helper.make_graph(self.nodes, "fibers", [first], [last], kept)
         sets = [helper.make_opsetid("", 17), helper.make_opsetid(OURS, 1)]
-        return helper.make_model(graph, opset_imports=sets, ir_version=8)
+        model = helper.make_model(graph, opset_imports=sets, ir_version=8)
+        helper.set_model_props(model, {name: repr(value) for name, value in self.steps._asdict().items()})
+        return model
 
 
 def arrange_network(path: Path) -> onnx.ModelProto:
@@ -152,15 +157,17 @@ def arrange_network(path: Path) -> onnx.ModelProto:
         # At the next level layouts are those of the processor at hand.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         onnxruntime.InferenceSession(path, options)
-        model = _Layout(onnx.load(fused).graph).make_model()
-    image = np.random.default_rng(0).standard_normal((1, CHANNELS, 96, 160)).astype(np.float32)
-    before, after = (_run(data, image) for data in (path.read_bytes(), model.SerializeToString()))
+        layout = _Layout(onnx.load(fused).graph)
+    model = layout.make_model()
+    image = np.random.default_rng(0).integers(0, 256, (1, CHANNELS, 96, 160), np.uint8)
+    before = _run(path.read_bytes(), value_bytes(image, layout.steps))
+    after = _run(model.SerializeToString(), image)
     if not np.array_equal(before[:, :OUTPUTS], after):
         raise SystemExit(f"{path}: the maps changed; nothing is written")
     return model
 
 
-def _run(data: bytes, image: npt.NDArray[np.float32]) -> Array:
+def _run(data: bytes, image: Array) -> Array:
     (maps,) = onnxruntime.InferenceSession(data).run(None, {INPUT: image})
     return np.asarray(maps)
 

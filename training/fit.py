@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from histoquant.network import CHANNELS, OUTPUTS
+from histoquant.network import CHANNELS, OUTPUTS, STEPS
 from training.net import FiberNet
 from training.scenes import Scene
-from training.tiles import Tile, cut_tile
+from training.tiles import Tile, cut_tile, value_bytes
 
 
 def fit_network(
@@ -106,9 +106,10 @@ def export_network(net: FiberNet, path: Path) -> None:
 
 def write_reference(net: FiberNet, path: Path) -> None:
     """Write a small input and this framework's maps of it, for the test of inference."""
-    image = np.random.default_rng(0).standard_normal((CHANNELS, 32, 32)).astype(np.float16)
+    noise = np.random.default_rng(0).standard_normal((CHANNELS, 32, 32))
+    image = np.clip(np.rint(noise / STEPS.unit) + STEPS.zero, 0, 255).astype(np.uint8)
     with torch.no_grad():
-        maps = net.eval()(torch.from_numpy(image.astype(np.float32))[None])[0, :OUTPUTS]
+        maps = net.eval()(torch.from_numpy(value_bytes(image))[None])[0, :OUTPUTS]
         maps[:2] = torch.sigmoid(maps[:2])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, image=image, maps=maps.numpy())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label
 
-from histoquant.network import INPUT_MPP, prepare_input
+from histoquant.network import INPUT_MPP, STEPS, Steps, prepare_input
 from histoquant.stains import DEFAULT_VECTORS, Stains
 from training.scenes import Labels, Scene
 
@@ -35,9 +35,14 @@ def cut_tile(rng: np.random.Generator, scene: Scene, size: int) -> Tile:
     labels = _look(scene.labels.astype(np.float32), coarse / scene.labels_mpp - 0.5, cv2.INTER_NEAREST)
     truth, known = _split_parts(labels.astype(np.int32))
     stains = _restain(rng, pixels.astype(np.uint8), truth)
-    image = prepare_input(Stains(*stains, 0.0, 0.0, INPUT_MPP))
+    image = value_bytes(prepare_input(Stains(*stains, 0.0, 0.0, INPUT_MPP)))
     target, weight = make_targets(truth)
     return Tile(image, target, weight * known)
+
+
+def value_bytes(image: npt.NDArray[np.uint8], steps: Steps = STEPS) -> Floats:
+    """What the bytes of `prepare_input` stand for."""
+    return (image.astype(np.float32) - steps.zero) * np.float32(steps.unit)
 
 
 def _draw_grid(rng: np.random.Generator, scene: Scene, size: int) -> Floats:
