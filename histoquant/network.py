@@ -147,6 +147,8 @@ def _blame_on(model: Path | None) -> Iterator[None]:
     except (MemoryError, ProtocolError):
         raise
     except Exception as error:  # of many kinds, which onnxruntime does not join under one
+        if "alloc" in str(error).lower():
+            raise MemoryError("not enough memory for the fiber network") from error
         raise ProtocolError("is no fiber network", model or MODEL, "give an ONNX file of its form") from error
 
 

@@ -219,6 +219,29 @@ def test_no_fiber_in_the_maps_gives_none():
     assert split_fibers(np.zeros((3, 20, 20), np.float32)).max() == 0
 
 
+# So little more than is held already: the image fits, the first layer does not.
+WANT = """
+import re, resource
+import numpy as np
+from pathlib import Path
+from histoquant.network import find_steps, run_network
+find_steps()
+image = np.zeros((16, 864, 864), np.uint8)
+held = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (held + (20 << 20),) * 2)
+try:
+    run_network(image)
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
+def test_want_of_memory_in_onnxruntime_is_told_as_such():
+    done = subprocess.run([sys.executable, "-c", WANT], capture_output=True, text=True, check=True)
+    assert done.stdout == "not enough memory for the fiber network\n"
+
+
 def test_want_of_memory_is_not_laid_on_the_model(monkeypatch):
     def fail(data):
         raise MemoryError
