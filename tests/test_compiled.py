@@ -49,6 +49,7 @@ def test_without_a_folder_to_keep_it_in_a_function_is_compiled_all_the_same() ->
 
 
 def test_a_full_disk_keeps_nothing_and_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Compiled, "lost", False)  # as it was, afterwards
     from numba.core.caching import IndexDataCacheFile
 
     tried = []
@@ -59,7 +60,7 @@ def test_a_full_disk_keeps_nothing_and_spoils_nothing(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(IndexDataCacheFile, "save", fill_disk)
     inner = Compiled(_square.plain)
-    assert inner(np.float32(3)) == 9 and tried == ["once"]
+    assert inner(np.float32(3)) == 9 and tried == ["once"] and Compiled.lost
 
 
 def test_it_is_known_when_something_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def test_what_cannot_be_kept_is_compiled_at_once() -> None:
 
 
 def test_a_process_that_cannot_keep_loops_compiles_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Compiled, "lost", False)
     warm._refuse_when_lost(None)
     monkeypatch.setattr(Compiled, "lost", True)
     with pytest.raises(warm._Cold):
