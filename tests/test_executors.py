@@ -250,3 +250,12 @@ del images
 assert held_mb() - before > 4.5 * {size} / 1e6, held_mb() - before
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_workers_ask_for_huge_pages_unless_the_user_says_what_glibc_does(monkeypatch):
+    for said, found in ((None, "glibc.malloc.hugetlb=1"), ("glibc.malloc.check=0", "glibc.malloc.check=0")):
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        if said:
+            monkeypatch.setenv("GLIBC_TUNABLES", said)
+        make_executor(1).shutdown()
+        assert os.environ["GLIBC_TUNABLES"] == found
