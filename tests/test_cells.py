@@ -133,7 +133,7 @@ def test_depth_is_the_distance_of_opencv(mask):
     expected = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     at = np.flatnonzero(np.pad(mask, 1))
     found = _measure_depth(at, (mask.shape[0] + 2, mask.shape[1] + 2))[1:-1, 1:-1]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_stains_are_not_changed_and_the_result_repeats():

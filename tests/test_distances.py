@@ -51,7 +51,7 @@ def test_what_is_nearest_is_found_as_by_a_distance_transform(labels: np.ndarray)
         return
     expected = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 5)
     assert distance.dtype == np.float32
-    np.testing.assert_allclose(distance, expected.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(distance, expected.ravel(), rtol=1e-6)
     rows, columns = np.nonzero(~free)
     squares = (at[0, :, None] - rows) ** 2 + (at[1, :, None] - columns) ** 2
     best = squares.argmin(axis=1)

@@ -285,21 +285,28 @@ def test_sectors_are_those_of_the_angle_and_touch_what_their_pixels_touch(labels
     np.testing.assert_array_equal(shared, expected)
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_levels_round_places_are_those_of_whole_images(seed):
+def gather_whole(image):
+    """Nearness in whole images: near at hand, a little of what is farther, and next to nothing of all."""
+    near = cv2.GaussianBlur(image, (0, 0), 3.0)
+    coarse = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    far = cv2.resize(cv2.GaussianBlur(coarse, (0, 0), 3.0), image.shape[::-1])
+    return near + np.float32(3e-3) * far + np.float32(1e-6) * image.mean()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_levels_round_places_are_those_of_whole_images_to_the_bit(seed, share):
     random = np.random.default_rng(seed)
-    image, where = random.normal(0.1, 0.2, (25, 40)).astype(np.float32), random.random((25, 40)) < 0.5
+    image, where = random.normal(0.1, 0.2, (25, 40)).astype(np.float32), random.random((25, 40)) < share
+    weight = where.astype(np.float32)
+    total, first, second = map(gather_whole, (weight, image * weight, image * (image * weight)))
+    total = np.maximum(total, np.float32(1e-9))
+    mean = first / total
+    expected = mean + np.sqrt(np.maximum(second / total - mean * mean, 0))
     at = random.integers(0, image.size, 60)
-    level = inner._rate_surroundings(image, where, np.arange(image.size), 1.0)
     places, number = inner._list_once(at, image.size)
-    np.testing.assert_array_equal(inner._rate_surroundings(image, where, places, 1.0)[number], level[at])
-    # What lies near decides.
-    weight, first, second = (
-        cv2.GaussianBlur(part * where, (0, 0), 3.0) for part in (image**0, image, image**2)
-    )
-    mean = first / weight
-    expected = (mean + np.sqrt(second / weight - mean**2)).ravel()
-    np.testing.assert_allclose(level, expected, atol=0.01)
+    found = inner._rate_surroundings(image, where, places, 1.0)[number]
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(found, expected.ravel()[at])
 
 
 @given(MAPS, st.integers(0, 2**32 - 1))
